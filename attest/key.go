@@ -57,7 +57,7 @@ func (s *Service) ReplaceKey(ctx context.Context, caller access.Caller, id strin
 	}
 	identity, now := sha256.Sum256(n.Identity), s.cfg.Now().UTC()
 	err = s.cfg.Store.ReplaceKey(ctx, KeyChange{Device: id, From: d.AttestKey, To: n.New, Identity: identity[:], At: now},
-		ledger.New(ledger.Events, ledger.KindDeviceAttestKey, now, caller.ID, id, nil, envelope))
+		ledger.New(ledger.KindDeviceAttestKey, now, caller.ID, id, nil, envelope))
 	switch {
 	case errors.Is(err, ErrKeyKnown):
 		return fault.New(fault.Denied, "attest.key-known", "the new attestation key of device "+id+" is, or was, a device's already", "have it make another")

@@ -266,7 +266,7 @@ func (s *Service) judge(ctx context.Context, caller access.Caller, d device.Devi
 	if err != nil {
 		return Verdict{}, err
 	}
-	f := ledger.New(ledger.Events, ledger.KindVerdict, s.cfg.Now().UTC(), caller.ID, d.ID, nil, data)
+	f := ledger.New(ledger.KindVerdict, s.cfg.Now().UTC(), caller.ID, d.ID, nil, data)
 	v.UID = f.UID
 	if err := s.cfg.Store.PutVerdict(ctx, v, d.AttestKey, f); errors.Is(err, ErrChanged) {
 		return Verdict{}, fault.New(fault.Unavailable, "attest.key-changed", "device "+d.ID+" got another attestation key while its evidence was judged", "check in again, for another challenge")

@@ -174,7 +174,7 @@ func (s *Service) State(ctx context.Context, caller access.Caller, product, fram
 	}
 	st, err = s.store.PutStatement(ctx, st, func(st Statement) (ledger.Fact, error) {
 		data, err := json.Marshal(st)
-		return ledger.New(ledger.Events, ledger.KindComplianceStated, st.At, caller.ID, product, nil, data), err
+		return ledger.New(ledger.KindComplianceStated, st.At, caller.ID, product, nil, data), err
 	})
 	if errors.Is(err, ErrNoProduct) {
 		return Statement{}, noSuch("product", product)

@@ -70,7 +70,7 @@ func (s *Service) commandFor(ctx context.Context, c Command, b wire.Bundle, in w
 	if err != nil {
 		return l, err
 	}
-	again := ledger.New(ledger.Control, ledger.KindCommandIssued, s.cfg.Now().UTC(), access.Internal("directive-key").ID, c.ID, nil, envelope)
+	again := ledger.New(ledger.KindCommandIssued, s.cfg.Now().UTC(), access.Internal("directive-key").ID, c.ID, nil, envelope)
 	if err := s.cfg.Bundles.Resign(ctx, c.ID, c.UID, again); err != nil && !errors.Is(err, ErrChanged) {
 		return l, err
 	}

@@ -132,7 +132,7 @@ func (s *Service) Command(ctx context.Context, caller access.Caller, in Instruct
 	if err != nil {
 		return "", err
 	}
-	f := ledger.New(ledger.Control, ledger.KindCommandIssued, now, caller.ID, w.ID, in.Cause, envelope)
+	f := ledger.New(ledger.KindCommandIssued, now, caller.ID, w.ID, in.Cause, envelope)
 	f.Private = ledger.Say("reason", in.Reason)
 	f = caller.Tells(f)
 	c := Command{
@@ -331,7 +331,7 @@ func (s *Service) cancel(ctx context.Context, caller access.Caller, c Command, r
 	} else if ok {
 		cause = &ref
 	}
-	f := caller.Tells(ledger.New(ledger.Control, ledger.KindCommandCancelled, now, caller.ID, id, cause, data))
+	f := caller.Tells(ledger.New(ledger.KindCommandCancelled, now, caller.ID, id, cause, data))
 	err = s.cfg.Commands.CancelCommand(ctx, id, now, f)
 	if errors.Is(err, ErrChanged) {
 		return fault.New(fault.Conflict, "command.ended", fmt.Sprintf("command %s has ended already", id), "")

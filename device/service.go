@@ -210,7 +210,7 @@ func jsonFact(kind ledger.Kind, at time.Time, actor, subject string, cause *ledg
 	if err != nil {
 		return ledger.Fact{}, fmt.Errorf("fact %s: %w", kind, err)
 	}
-	return ledger.New(ledger.Events, kind, at, actor, subject, cause, b), nil
+	return ledger.New(kind, at, actor, subject, cause, b), nil
 }
 
 func changed(id string, err error) error {

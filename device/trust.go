@@ -39,7 +39,7 @@ func (s *Service) PublishBundle(ctx context.Context, caller access.Caller, envel
 	if current == nil && next.Version != 1 {
 		return Bundle{}, fault.Newf(fault.Invalid, "bundle.refused", "the first trust bundle of %s has version %d, want 1", next.Product, next.Version)
 	}
-	f := ledger.New(ledger.Control, ledger.KindBundlePublished, s.cfg.Now(), caller.ID, next.Product, nil, envelope)
+	f := ledger.New(ledger.KindBundlePublished, s.cfg.Now(), caller.ID, next.Product, nil, envelope)
 	b := Bundle{UID: f.UID, Wire: next, Envelope: envelope}
 	if err := s.cfg.Trust.PutBundle(ctx, b, f); err != nil {
 		if errors.Is(err, ErrChanged) {
@@ -195,7 +195,7 @@ func (s *Service) logWarrant(ctx context.Context, caller access.Caller, envelope
 		return Warrant{}, err
 	}
 	now := s.cfg.Now().UTC()
-	f := ledger.New(ledger.Control, ledger.KindWarrantIssued, now, caller.ID, w.ID, nil, envelope)
+	f := ledger.New(ledger.KindWarrantIssued, now, caller.ID, w.ID, nil, envelope)
 	out := Warrant{UID: f.UID, Wire: w}
 	if err := s.cfg.Trust.PutWarrant(ctx, out, devices, f); err != nil {
 		if errors.Is(err, ErrExists) {

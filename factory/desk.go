@@ -214,7 +214,7 @@ func (s *Service) AddDesk(ctx context.Context, caller access.Caller, file []byte
 	if err != nil {
 		return Desk{}, err
 	}
-	err = k.Store.PutDesk(ctx, d, cas, ledger.New(ledger.Control, ledger.KindDeskAdded, d.At, caller.ID, d.Name, nil, data))
+	err = k.Store.PutDesk(ctx, d, cas, ledger.New(ledger.KindDeskAdded, d.At, caller.ID, d.Name, nil, data))
 	switch {
 	case errors.Is(err, ErrDeskTaken):
 		return Desk{}, fault.New(fault.Conflict, "desk.taken", fmt.Sprintf("there is or was a desk %s, or another with its key", d.Name), "a desk that was removed, or has new keys, begins with a new name")
@@ -260,7 +260,7 @@ func (s *Service) RemoveDesk(ctx context.Context, caller access.Caller, name, re
 		return Desk{}, err
 	}
 	now := s.c.Now().UTC().Truncate(time.Second) // orders count in seconds
-	if err := k.Store.RemoveDesk(ctx, name, now, ledger.New(ledger.Control, ledger.KindDeskRemoved, now, caller.ID, name, nil, data)); err != nil {
+	if err := k.Store.RemoveDesk(ctx, name, now, ledger.New(ledger.KindDeskRemoved, now, caller.ID, name, nil, data)); err != nil {
 		return Desk{}, noDesk(name, err)
 	}
 	return k.Store.Desk(ctx, name)

@@ -64,7 +64,7 @@ func (im *importer) inspections(ctx context.Context, list [][]byte) error {
 		if err != nil {
 			return err
 		}
-		fact := ledger.New(ledger.Events, ledger.KindOrderInspected, im.s.c.Now(), im.caller.ID, im.row.ID, nil, data)
+		fact := ledger.New(ledger.KindOrderInspected, im.s.c.Now(), im.caller.ID, im.row.ID, nil, data)
 		if err := im.s.c.Inspections.PutInspection(ctx, im.row.ID, i.Seq, e, fact); err != nil {
 			return fmt.Errorf("order %s: inspection: %w", im.row.ID, err)
 		}

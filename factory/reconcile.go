@@ -195,7 +195,7 @@ func (s *Service) CloseOrder(ctx context.Context, caller access.Caller, id strin
 		return r, err
 	}
 	now := s.c.Now().UTC().Truncate(time.Second)
-	err = s.c.Store.EndOrder(ctx, id, Closed, now, ledger.New(ledger.Control, ledger.KindOrderClosed, now, caller.ID, id, nil, data))
+	err = s.c.Store.EndOrder(ctx, id, Closed, now, ledger.New(ledger.KindOrderClosed, now, caller.ID, id, nil, data))
 	if errors.Is(err, ErrChanged) {
 		return r, fault.New(fault.Conflict, "order.closed", fmt.Sprintf("order %s is closed already", id), "")
 	}

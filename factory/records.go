@@ -390,7 +390,7 @@ func (im *importer) candidate(envelope []byte) (Candidate, error) {
 		}
 	}
 	now := im.s.c.Now()
-	c.Accept = ledger.New(ledger.Events, ledger.KindDeviceProvisioned, now, im.caller.ID, r.Device, nil, envelope)
+	c.Accept = ledger.New(ledger.KindDeviceProvisioned, now, im.caller.ID, r.Device, nil, envelope)
 	c.Alarm = func(reason string) ledger.Fact { return im.alarm(r, c.Hash, reason, now) }
 	return c, nil
 }
@@ -426,7 +426,7 @@ func (im *importer) alarm(r wire.Record, hash [32]byte, reason string, now time.
 		a.Chip = hex.EncodeToString(r.Chip.ChipUID)
 	}
 	data, _ := json.Marshal(a) // strings and numbers only
-	return ledger.New(ledger.Events, ledger.KindRecordRefused, now, im.caller.ID, r.Device, nil, data)
+	return ledger.New(ledger.KindRecordRefused, now, im.caller.ID, r.Device, nil, data)
 }
 
 // ClockSkew is how far behind an order's end a piece may say it was made: stations' clocks err, and a piece that was begun in time

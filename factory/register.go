@@ -291,7 +291,7 @@ func (g *registering) take(ctx context.Context) (Order, error) {
 	if err != nil {
 		return Order{}, err
 	}
-	created := ledger.New(ledger.Control, ledger.KindOrderCreated, g.s.c.Now().UTC().Truncate(time.Second), g.caller.ID, id, nil, row.Envelope)
+	created := ledger.New(ledger.KindOrderCreated, g.s.c.Now().UTC().Truncate(time.Second), g.caller.ID, id, nil, row.Envelope)
 	row.UID = created.UID
 	facts := []ledger.Fact{created}
 	if row.Master != nil {
@@ -299,7 +299,7 @@ func (g *registering) take(ctx context.Context) (Order, error) {
 		if err != nil {
 			return Order{}, err
 		}
-		facts = append(facts, ledger.New(ledger.Control, ledger.KindOrderMastered, created.At, g.caller.ID, id, nil, data))
+		facts = append(facts, ledger.New(ledger.KindOrderMastered, created.At, g.caller.ID, id, nil, data))
 	}
 	switch err := g.Store.RegisterOrder(ctx, row, g.desk, ca, facts...); {
 	case errors.Is(err, ErrDeskQuota):

@@ -188,7 +188,7 @@ func (s *Service) CreateOrder(ctx context.Context, caller access.Caller, spec Or
 		return nil, Order{}, err
 	}
 	row.Master = master
-	created := ledger.New(ledger.Control, ledger.KindOrderCreated, row.Created, caller.ID, spec.ID, nil, row.Envelope)
+	created := ledger.New(ledger.KindOrderCreated, row.Created, caller.ID, spec.ID, nil, row.Envelope)
 	row.UID = created.UID
 	facts := []ledger.Fact{created}
 	if master != nil {
@@ -196,7 +196,7 @@ func (s *Service) CreateOrder(ctx context.Context, caller access.Caller, spec Or
 		if err != nil {
 			return nil, Order{}, err
 		}
-		facts = append(facts, ledger.New(ledger.Control, ledger.KindOrderMastered, row.Created, caller.ID, spec.ID, nil, data))
+		facts = append(facts, ledger.New(ledger.KindOrderMastered, row.Created, caller.ID, spec.ID, nil, data))
 	}
 	if row.Lots = spec.Lots; len(row.Lots) > 0 {
 		named, err := lotsNamed(row, caller)
@@ -227,7 +227,7 @@ func lotsNamed(o Order, caller access.Caller) (ledger.Fact, error) {
 		Order string   `json:"order"`
 		Lots  []string `json:"lots"`
 	}{o.ID, o.Lots})
-	return ledger.New(ledger.Events, ledger.KindOrderLotsNamed, o.Created, caller.ID, o.ID, nil, data), err
+	return ledger.New(ledger.KindOrderLotsNamed, o.Created, caller.ID, o.ID, nil, data), err
 }
 
 // free says whether an ID is, so that no CA is made for an order that cannot be. The store has the last word.

@@ -60,7 +60,7 @@ func (s *Service) void(ctx context.Context, caller access.Caller, id, reason str
 		kind = ledger.KindOrderAbandoned
 	}
 	now := s.c.Now().UTC().Truncate(time.Second)
-	err = s.c.Store.EndOrder(ctx, id, to, now, ledger.New(ledger.Control, kind, now, caller.ID, id, nil, data))
+	err = s.c.Store.EndOrder(ctx, id, to, now, ledger.New(kind, now, caller.ID, id, nil, data))
 	switch {
 	case errors.Is(err, ErrChanged):
 		return Order{}, fault.New(fault.Conflict, "order.closed", fmt.Sprintf("order %s is not open any more", id), "")

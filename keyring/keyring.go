@@ -287,7 +287,7 @@ func factOf(kind ledger.Kind, k Key, at time.Time, caller access.Caller, reason 
 	if err != nil {
 		return ledger.Fact{}, err
 	}
-	return ledger.New(ledger.Control, kind, at, caller.ID, k.Name, nil, data), nil
+	return ledger.New(kind, at, caller.ID, k.Name, nil, data), nil
 }
 
 func (s *Service) changed(ctx context.Context) error {

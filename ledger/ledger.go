@@ -47,8 +47,22 @@ type Fact struct {
 	Private []byte // JSON object: what only those who may read the subject see, until it is forgotten; see private.go
 }
 
-// New makes a fact with a fresh UID, by which its place can be asked for later. What is private of data (private.go) goes into its private part.
-func New(log Log, kind Kind, at time.Time, actor, subject string, cause *Ref, data []byte) Fact {
+// New makes a fact for the log of its kind, with a fresh UID, by which its place can be asked for later. What is private of data (private.go) goes into its
+// private part.
+func New(kind Kind, at time.Time, actor, subject string, cause *Ref, data []byte) Fact {
+	logs := kind.Logs()
+	if len(logs) != 1 {
+		panic("ledger: no one log has facts of kind " + string(kind)) // homes.go has all that this program makes, but the first
+	}
+	return in(logs[0], kind, at, actor, subject, cause, data)
+}
+
+// Genesis makes the first fact of a log.
+func Genesis(log Log, at time.Time, actor, subject string, data []byte) Fact {
+	return in(log, KindGenesis, at, actor, subject, nil, data)
+}
+
+func in(log Log, kind Kind, at time.Time, actor, subject string, cause *Ref, data []byte) Fact {
 	f := Fact{Log: log, Kind: kind, At: at.UTC(), Actor: actor, Subject: subject, Cause: cause}
 	f.Data, f.Private = split(kind, data)
 	_, _ = rand.Read(f.UID[:]) // never fails: crypto/rand ends the process instead

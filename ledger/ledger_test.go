@@ -12,7 +12,7 @@ import (
 // What an entry is decoded to is encoded to the same entry: a replay keeps every byte.
 func FuzzDecode(f *testing.F) {
 	for _, cause := range []*ledger.Ref{nil, {Log: ledger.Control, Index: 7}} {
-		fact := ledger.New(ledger.Events, ledger.KindDeviceHealthy, time.UnixMilli(1_800_000_000_123), "device:a", "a", cause, []byte("{}"))
+		fact := ledger.New(ledger.KindDeviceHealthy, time.UnixMilli(1_800_000_000_123), "device:a", "a", cause, []byte("{}"))
 		entry, err := fact.Encode(nil)
 		if err != nil {
 			f.Fatal(err)

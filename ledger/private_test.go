@@ -15,7 +15,7 @@ import (
 const said = "Mrs Smith, ward 3"
 
 func moved() ledger.Fact {
-	return ledger.New(ledger.Events, ledger.KindDeviceState, time.Now(), "person:ann", "dev", nil, []byte(`{"device":"dev","from":"active","reason":"`+said+`","to":"lost"}`))
+	return ledger.New(ledger.KindDeviceState, time.Now(), "person:ann", "dev", nil, []byte(`{"device":"dev","from":"active","reason":"`+said+`","to":"lost"}`))
 }
 
 func TestWhatPeopleSayIsNotInTheEntry(t *testing.T) {
@@ -56,7 +56,7 @@ func TestReasonsAreNotInTheEntry(t *testing.T) {
 		ledger.KindRolloutHalted: "reason", ledger.KindRolloutAborted: "reason", ledger.KindTelemetryReadDecided: "purpose",
 		ledger.KindRemedyDecided: "reason", ledger.KindRetireOrdered: "reason", ledger.KindProposalMade: "reason",
 	} {
-		f := ledger.New(ledger.Control, kind, time.Now(), "person:ann", "x", nil, []byte(`{"`+member+`":"`+said+`","wave":3}`))
+		f := ledger.New(kind, time.Now(), "person:ann", "x", nil, []byte(`{"`+member+`":"`+said+`","wave":3}`))
 		if bytes.Contains(f.Data, []byte("Smith")) || !bytes.Contains(f.Private, []byte(said)) || !bytes.Contains(f.Data, []byte("wave")) {
 			t.Errorf("%s: public %s, private %s", kind, f.Data, f.Private)
 		}
@@ -115,7 +115,7 @@ func TestAPrivatePartIsNeverLeftOut(t *testing.T) {
 }
 
 func TestReasonsThatAreNumbersStayPublic(t *testing.T) {
-	f := ledger.New(ledger.Events, ledger.KindCertRevoked, time.Now(), "person:ann", "dev", nil, []byte(`{"serial":"1","reason":4}`))
+	f := ledger.New(ledger.KindCertRevoked, time.Now(), "person:ann", "dev", nil, []byte(`{"serial":"1","reason":4}`))
 	if f.Private != nil || !strings.Contains(string(f.Data), `"reason":4`) {
 		t.Errorf("%s, %s", f.Data, f.Private)
 	}

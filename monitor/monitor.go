@@ -185,7 +185,7 @@ func (s *Service) Raise(ctx context.Context, caller access.Caller, f Finding) (F
 	if err != nil {
 		return Finding{}, err
 	}
-	return s.cfg.Store.PutFinding(ctx, f, ledger.New(ledger.Events, ledger.KindFindingRaised, now, caller.ID, f.Subject, f.Cause, data))
+	return s.cfg.Store.PutFinding(ctx, f, ledger.New(ledger.KindFindingRaised, now, caller.ID, f.Subject, f.Cause, data))
 }
 
 // key is what a trouble is known by.
@@ -255,7 +255,7 @@ func (s *Service) Close(ctx context.Context, caller access.Caller, id, reason st
 	if err != nil {
 		return err
 	}
-	err = s.cfg.Store.CloseFinding(ctx, f, caller.Tells(ledger.New(ledger.Events, ledger.KindFindingClosed, now, caller.ID, f.Subject, cause, data)))
+	err = s.cfg.Store.CloseFinding(ctx, f, caller.Tells(ledger.New(ledger.KindFindingClosed, now, caller.ID, f.Subject, cause, data)))
 	if errors.Is(err, ErrClosed) {
 		return fault.New(fault.Conflict, "finding.closed", fmt.Sprintf("finding %s is closed already", id), "")
 	}

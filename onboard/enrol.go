@@ -122,7 +122,7 @@ func (s *Service) Generate(ctx context.Context, caller access.Caller, a Ask) (*x
 	if err != nil {
 		return nil, nil, err
 	}
-	also = append(also, ledger.New(ledger.Events, ledger.KindKeyTravelled, s.c.Now(), caller.ID, d.Identity.DeviceID, nil, data))
+	also = append(also, ledger.New(ledger.KindKeyTravelled, s.c.Now(), caller.ID, d.Identity.DeviceID, nil, data))
 	cert, err := s.c.PKI.Issue(ctx, caller, d, req, also...)
 	return cert, key, err
 }
@@ -179,7 +179,7 @@ func (s *Service) enrolled(caller access.Caller, d pki.Device, st Standing, req 
 	}{
 		st.State != device.Provisioned, d.Identity.DeviceID, d.Identity.HWRev, hex.EncodeToString(sum[:]), d.Identity.Product, hex.EncodeToString(req.Digest[:]),
 	})
-	return ledger.New(ledger.Events, ledger.KindDeviceEnrolled, s.c.Now(), caller.ID, d.Identity.DeviceID, nil, data), err
+	return ledger.New(ledger.KindDeviceEnrolled, s.c.Now(), caller.ID, d.Identity.DeviceID, nil, data), err
 }
 
 func spkiSum(csr *x509.CertificateRequest) string {

@@ -224,7 +224,7 @@ func (s *Service) refuse(ctx context.Context, caller access.Caller, d pki.Device
 	if err != nil {
 		return err
 	}
-	if err := s.c.Store.Refuse(ctx, r, ledger.New(ledger.Events, ledger.KindEnrolRefused, now, caller.ID, id.DeviceID, nil, data)); err != nil {
+	if err := s.c.Store.Refuse(ctx, r, ledger.New(ledger.KindEnrolRefused, now, caller.ID, id.DeviceID, nil, data)); err != nil {
 		return err
 	}
 	return fault.New(fault.Denied, no.code, no.text, no.remedy)

@@ -159,7 +159,7 @@ func (s *Service) decide(ctx context.Context, caller access.Caller, deviceID, re
 	if err != nil {
 		return Waiting{}, err
 	}
-	err = s.c.Store.Decide(ctx, w, ledger.New(ledger.Events, kind, now, caller.ID, deviceID, nil, data))
+	err = s.c.Store.Decide(ctx, w, ledger.New(kind, now, caller.ID, deviceID, nil, data))
 	if errors.Is(err, ErrNotWaiting) {
 		err = changed(deviceID)
 	}

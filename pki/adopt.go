@@ -35,7 +35,7 @@ func (s *Service) Adopt(ctx context.Context, caller access.Caller, role profile.
 		return Adoption{}, err
 	}
 	a.CA = CA{SKI: SKIOf(a.Cert), Role: role, DER: a.Cert.Raw, Shards: DefaultShards}
-	a.Fact = ledger.New(ledger.Control, ledger.KindCACreated, s.c.Now(), caller.ID, a.CA.SKI, nil, a.Cert.Raw)
+	a.Fact = ledger.New(ledger.KindCACreated, s.c.Now(), caller.ID, a.CA.SKI, nil, a.Cert.Raw)
 	return a, nil
 }
 

@@ -176,7 +176,7 @@ func (s *Service) RequestCA(ctx context.Context, caller access.Caller, r wire.CA
 	if err != nil {
 		return nil, err
 	}
-	return key.Envelope, s.c.CAs.PutCARequest(ctx, key, ledger.New(ledger.Control, ledger.KindKeyCreated, key.At, caller.ID, key.Key, nil, data))
+	return key.Envelope, s.c.CAs.PutCARequest(ctx, key, ledger.New(ledger.KindKeyCreated, key.At, caller.ID, key.Key, nil, data))
 }
 
 // signRequest has the new key sign the request; where keys are kept apart, they are told what it is.
@@ -260,7 +260,7 @@ func (s *Service) InstallCA(ctx context.Context, caller access.Caller, grant []b
 		return CA{}, err
 	}
 	ca := CA{SKI: a.SKI(), Role: role, DER: cert.Raw, Shards: DefaultShards, Key: asked.Key}
-	if err := s.c.Store.AddCA(ctx, ca, ledger.New(ledger.Control, ledger.KindCACreated, s.c.Now(), caller.ID, ca.SKI, nil, cert.Raw)); err != nil {
+	if err := s.c.Store.AddCA(ctx, ca, ledger.New(ledger.KindCACreated, s.c.Now(), caller.ID, ca.SKI, nil, cert.Raw)); err != nil {
 		return CA{}, err
 	}
 	s.c.Trust.add(path)
@@ -350,7 +350,7 @@ func (s *Service) TrustRoot(ctx context.Context, caller access.Caller, der []byt
 		return CA{}, fault.New(fault.Denied, "ca.root", fmt.Sprintf("root %q is of OEM %q", cert.Subject, oem), "an instance is of one OEM; devices of another maker come by `hallmark foreign-ca`")
 	}
 	ca := CA{SKI: ski, Role: profile.Root, DER: cert.Raw}
-	if err := s.c.Store.AddCA(ctx, ca, ledger.New(ledger.Control, ledger.KindCACreated, s.c.Now(), caller.ID, ski, nil, cert.Raw)); err != nil {
+	if err := s.c.Store.AddCA(ctx, ca, ledger.New(ledger.KindCACreated, s.c.Now(), caller.ID, ski, nil, cert.Raw)); err != nil {
 		return CA{}, err
 	}
 	return ca, s.c.Trust.AddRoot(cert)
@@ -379,7 +379,7 @@ func (s *Service) EndCAs(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		until, err := s.c.CAs.EndCA(ctx, a.SKI(), now.Add(-s.c.Grace), ledger.New(ledger.Control, ledger.KindCAEnded, now, "system:pki", a.SKI(), nil, data))
+		until, err := s.c.CAs.EndCA(ctx, a.SKI(), now.Add(-s.c.Grace), ledger.New(ledger.KindCAEnded, now, "system:pki", a.SKI(), nil, data))
 		if err != nil {
 			return err
 		}

@@ -56,7 +56,7 @@ func (s *Service) revoke(ctx context.Context, caller access.Caller, reason int, 
 		if err != nil {
 			return err
 		}
-		facts[i] = ledger.New(ledger.Events, ledger.KindCertRevoked, at, caller.ID, cmp.Or(r.Device, r.ID), nil, data)
+		facts[i] = ledger.New(ledger.KindCertRevoked, at, caller.ID, cmp.Or(r.Device, r.ID), nil, data)
 	}
 	kept, err := s.c.Store.Revoke(ctx, rs, facts...)
 	if err != nil {

@@ -166,7 +166,7 @@ func (s *Service) issue(ctx context.Context, caller access.Caller, d Device, req
 	if err != nil {
 		return none, err
 	}
-	facts := append([]ledger.Fact{ledger.New(ledger.Events, ledger.KindCertIssued, now, caller.ID, id.DeviceID, nil, cert.Raw)}, also...)
+	facts := append([]ledger.Fact{ledger.New(ledger.KindCertIssued, now, caller.ID, id.DeviceID, nil, cert.Raw)}, also...)
 	c := issued(cert, profile.LDevID, id.DeviceID, request)
 	c.By = CertKey(d.Cert)
 	kept, err := s.c.Store.Issue(ctx, c, now, now.Add(s.c.Grace), facts...)
@@ -270,7 +270,7 @@ func (s *Service) addCA(ctx context.Context, caller access.Caller, ca *x509.Cert
 	}
 	ski := hex.EncodeToString(ca.SubjectKeyId)
 	if err := s.c.Store.AddCA(ctx, CA{SKI: ski, Role: role, DER: ca.Raw, Shards: DefaultShards},
-		ledger.New(ledger.Control, ledger.KindCACreated, s.c.Now(), caller.ID, ski, nil, ca.Raw)); err != nil {
+		ledger.New(ledger.KindCACreated, s.c.Now(), caller.ID, ski, nil, ca.Raw)); err != nil {
 		return err
 	}
 	s.c.Trust.add(path)

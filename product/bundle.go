@@ -50,5 +50,5 @@ func (s *Service) SetBundleDue(ctx context.Context, caller access.Caller, id str
 		return Product{}, err
 	}
 	p.BundleDue = days
-	return p, s.store.SetBundleDue(ctx, id, days, ledger.New(ledger.Control, ledger.KindBundleDueChanged, s.now(), caller.ID, id, nil, data))
+	return p, s.store.SetBundleDue(ctx, id, days, ledger.New(ledger.KindBundleDueChanged, s.now(), caller.ID, id, nil, data))
 }

@@ -64,7 +64,7 @@ func (s *Service) SetEnrolment(ctx context.Context, caller access.Caller, id str
 		return Product{}, err
 	}
 	p.Enrolment = e
-	return p, s.store.SetEnrolment(ctx, id, e, ledger.New(ledger.Control, ledger.KindEnrolmentChanged, s.now(), caller.ID, id, nil, data))
+	return p, s.store.SetEnrolment(ctx, id, e, ledger.New(ledger.KindEnrolmentChanged, s.now(), caller.ID, id, nil, data))
 }
 
 func unknown(id string) error {

@@ -43,7 +43,7 @@ func (s *Service) SetIsolation(ctx context.Context, caller access.Caller, id str
 		return Product{}, err
 	}
 	p.Isolation = layers
-	return p, s.store.SetIsolation(ctx, id, layers, ledger.New(ledger.Control, ledger.KindIsolationChanged, s.now(), caller.ID, id, nil, data))
+	return p, s.store.SetIsolation(ctx, id, layers, ledger.New(ledger.KindIsolationChanged, s.now(), caller.ID, id, nil, data))
 }
 
 func checkLayers(layers []wire.Layer) error {

@@ -96,7 +96,7 @@ func (s *Service) Create(ctx context.Context, caller access.Caller, p Product) (
 	if err != nil {
 		return Product{}, err
 	}
-	err = s.store.PutProduct(ctx, p, ledger.New(ledger.Control, ledger.KindProductCreated, p.Created, caller.ID, p.ID, nil, doc))
+	err = s.store.PutProduct(ctx, p, ledger.New(ledger.KindProductCreated, p.Created, caller.ID, p.ID, nil, doc))
 	if errors.Is(err, ErrExists) {
 		return Product{}, fault.New(fault.Conflict, "product.exists", fmt.Sprintf("product %q exists already", p.ID), "choose another ID")
 	}

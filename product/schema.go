@@ -55,5 +55,5 @@ func (s *Service) SetSchema(ctx context.Context, caller access.Caller, id string
 		return Product{}, err
 	}
 	p.Parameters = schema
-	return p, s.store.SetSchema(ctx, id, schema, ledger.New(ledger.Control, ledger.KindSchemaChanged, s.now(), caller.ID, id, nil, data))
+	return p, s.store.SetSchema(ctx, id, schema, ledger.New(ledger.KindSchemaChanged, s.now(), caller.ID, id, nil, data))
 }

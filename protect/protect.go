@@ -153,7 +153,7 @@ func (s *Service) Give(ctx context.Context, caller access.Caller, a Asked) ([]wi
 	if err != nil {
 		return nil, err
 	}
-	return out, s.cfg.Store.Given(ctx, ledger.New(ledger.Events, ledger.KindCodeKeysGiven, s.cfg.Now().UTC(), caller.ID, d.ID, nil, data))
+	return out, s.cfg.Store.Given(ctx, ledger.New(ledger.KindCodeKeysGiven, s.cfg.Now().UTC(), caller.ID, d.ID, nil, data))
 }
 
 func (s *Service) wrap(ctx context.Context, d device.Device, a Asked, c wire.Component) (wire.Wrap, error) {

@@ -97,7 +97,7 @@ func (s *Service) putApprover(ctx context.Context, caller access.Caller, product
 	if err != nil {
 		return err
 	}
-	return s.cfg.Store.PutApprover(ctx, product, a, ledger.New(ledger.Control, ledger.KindApproverBound, a.Since, caller.ID, product, nil, data))
+	return s.cfg.Store.PutApprover(ctx, product, a, ledger.New(ledger.KindApproverBound, a.Since, caller.ID, product, nil, data))
 }
 
 // theirs refuses an approval by a key that is another's, or a builder's: who built it does not approve it.

@@ -45,7 +45,7 @@ func (s *Service) Close(ctx context.Context, caller access.Caller, digest [32]by
 		}
 		now := s.cfg.Now().UTC()
 		r.Status, r.Closed, r.Reason = Withdrawn, now, reason
-		if r, err = s.update(ctx, r, ledger.New(ledger.Control, ledger.KindReleaseClosed, now, caller.ID, r.Manifest.ID, nil, data)); err != nil {
+		if r, err = s.update(ctx, r, ledger.New(ledger.KindReleaseClosed, now, caller.ID, r.Manifest.ID, nil, data)); err != nil {
 			return Release{}, err
 		}
 	}

@@ -210,9 +210,9 @@ func (s *Service) decided(ctx context.Context, caller access.Caller, m wire.Rele
 	r := Release{
 		Digest: wire.ReleaseDigest(payload), Manifest: m, Payload: payload, Status: Proposed, Creator: caller.ID, Created: now, Rev: 1, Decision: decision,
 	}
-	facts := []ledger.Fact{ledger.New(ledger.Control, ledger.KindReleaseProposed, now, caller.ID, m.ID, nil, payload)}
+	facts := []ledger.Fact{ledger.New(ledger.KindReleaseProposed, now, caller.ID, m.ID, nil, payload)}
 	if decision != nil { // behind the release that it belongs to
-		facts = append(facts, ledger.New(ledger.Control, ledger.KindSupplyDecided, now, caller.ID, m.ID, nil, decision))
+		facts = append(facts, ledger.New(ledger.KindSupplyDecided, now, caller.ID, m.ID, nil, decision))
 	}
 	return r, facts, s.cfg.Supply.Take(ctx, m, r.Digest)
 }
@@ -414,7 +414,7 @@ func (s *Service) Approve(ctx context.Context, caller access.Caller, digest [32]
 	now := s.cfg.Now().UTC()
 	r.Envelope = merged
 	r.Approvals = append(slices.Clone(r.Approvals), Approval{Caller: caller.ID, Key: hex.EncodeToString(key[:]), At: now})
-	return s.update(ctx, r, ledger.New(ledger.Control, ledger.KindReleaseApproved, now, caller.ID, r.Manifest.ID, nil, merged))
+	return s.update(ctx, r, ledger.New(ledger.KindReleaseApproved, now, caller.ID, r.Manifest.ID, nil, merged))
 }
 
 // mayApprove: who looks at a release is a person other than those who brought it.
@@ -533,9 +533,9 @@ func (s *Service) Publish(ctx context.Context, caller access.Caller, digest [32]
 		return Release{}, err
 	}
 	now := s.cfg.Now().UTC()
-	facts := []ledger.Fact{ledger.New(ledger.Control, ledger.KindReleasePublished, now, caller.ID, r.Manifest.ID, nil, r.Envelope)}
+	facts := []ledger.Fact{ledger.New(ledger.KindReleasePublished, now, caller.ID, r.Manifest.ID, nil, r.Envelope)}
 	if r.Summary != nil {
-		facts = append(facts, ledger.New(ledger.Control, ledger.KindSupplySummary, now, caller.ID, r.Manifest.ID, nil, r.Summary))
+		facts = append(facts, ledger.New(ledger.KindSupplySummary, now, caller.ID, r.Manifest.ID, nil, r.Summary))
 	}
 	r.Status, r.Published, r.UID = Published, now, facts[0].UID
 	return s.update(ctx, r, facts...)
@@ -557,7 +557,7 @@ func (s *Service) Withdraw(ctx context.Context, caller access.Caller, digest [32
 			return Release{}, err
 		}
 		r.Status, r.Reason = ended(r), reason
-		if r, err = s.update(ctx, r, ledger.New(ledger.Control, ledger.KindReleaseWithdrawn, s.cfg.Now(), caller.ID, r.Manifest.ID, nil, data)); err != nil {
+		if r, err = s.update(ctx, r, ledger.New(ledger.KindReleaseWithdrawn, s.cfg.Now(), caller.ID, r.Manifest.ID, nil, data)); err != nil {
 			return Release{}, err
 		}
 	}

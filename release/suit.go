@@ -67,7 +67,7 @@ func (s *Service) SignSUIT(ctx context.Context, caller access.Caller, digest [32
 	}
 	r.Approvals = slices.Clone(r.Approvals)
 	r.Approvals[i].SUIT = block
-	return s.update(ctx, r, ledger.New(ledger.Control, ledger.KindReleaseSUITSigned, s.cfg.Now().UTC(), caller.ID, r.Manifest.ID, nil, data))
+	return s.update(ctx, r, ledger.New(ledger.KindReleaseSUITSigned, s.cfg.Now().UTC(), caller.ID, r.Manifest.ID, nil, data))
 }
 
 // bySUIT checks a block by the key of the role that is called kid.

@@ -486,5 +486,5 @@ func fact(at time.Time, actor string, c Case, said string) (ledger.Fact, error) 
 		return ledger.Fact{}, fmt.Errorf("fact %s: %w", ledger.KindRemedyDecided, err)
 	}
 	cause := c.Cause
-	return ledger.New(ledger.Events, ledger.KindRemedyDecided, at, actor, c.Device, &cause, data), nil
+	return ledger.New(ledger.KindRemedyDecided, at, actor, c.Device, &cause, data), nil
 }

@@ -142,7 +142,7 @@ func (s *Service) orders(caller access.Caller, o Order, w device.Warrant) ([]Ret
 	if err != nil {
 		return nil, ledger.Fact{}, err
 	}
-	f := ledger.New(ledger.Control, ledger.KindRetireOrdered, now, caller.ID, w.Wire.ID, nil, data)
+	f := ledger.New(ledger.KindRetireOrdered, now, caller.ID, w.Wire.ID, nil, data)
 	rs := make([]Retirement, 0, len(o.Devices))
 	for _, id := range slices.Sorted(slices.Values(o.Devices)) {
 		rs = append(rs, Retirement{
@@ -246,7 +246,7 @@ func (s *Service) Receipt(ctx context.Context, caller access.Caller, id string, 
 	if _, err := s.checkReceipt(ctx, r, d, envelope); err != nil {
 		return err
 	}
-	f := ledger.New(ledger.Events, ledger.KindRetireWiped, s.cfg.Now(), caller.ID, id, s.cause(ctx, r.OrderUID), envelope)
+	f := ledger.New(ledger.KindRetireWiped, s.cfg.Now(), caller.ID, id, s.cause(ctx, r.OrderUID), envelope)
 	r.Phase, r.Receipt, r.Ended, r.EndUID = Wiped, envelope, f.At, f.UID
 	return changed(id, s.cfg.Store.SaveRetirements(ctx, []Retirement{r}, f))
 }
@@ -286,7 +286,7 @@ func (s *Service) WriteOff(ctx context.Context, caller access.Caller, id, reason
 	if err != nil {
 		return Retirement{}, err
 	}
-	f := ledger.New(ledger.Events, ledger.KindRetireWrittenOff, s.cfg.Now(), caller.ID, id, s.cause(ctx, r.OrderUID), data)
+	f := ledger.New(ledger.KindRetireWrittenOff, s.cfg.Now(), caller.ID, id, s.cause(ctx, r.OrderUID), data)
 	r.Phase, r.Ended, r.Reason, r.EndUID = WrittenOff, f.At, reason, f.UID
 	if err := s.cfg.Store.SaveRetirements(ctx, []Retirement{r}, f); err != nil {
 		return Retirement{}, changed(id, err)
@@ -374,7 +374,7 @@ func (s *Service) Dispose(ctx context.Context, caller access.Caller, id, how str
 	if err != nil {
 		return Retirement{}, err
 	}
-	f := ledger.New(ledger.Events, ledger.KindRetireDisposed, s.cfg.Now(), caller.ID, id, s.cause(ctx, r.EndUID), data)
+	f := ledger.New(ledger.KindRetireDisposed, s.cfg.Now(), caller.ID, id, s.cause(ctx, r.EndUID), data)
 	r.Phase, r.Disposed, r.How, r.EndUID = Disposed, f.At, how, f.UID
 	if err := s.cfg.Store.SaveRetirements(ctx, []Retirement{r}, f); err != nil {
 		return Retirement{}, changed(id, err)

@@ -258,7 +258,7 @@ func judgeStep(m Moment, r Rollout, s Status) (Mark, string) {
 		if w := s.Waits; w != nil && standing == device.Delivered {
 			return late(w.Text())
 		}
-		if h := r.Spec.Window; h != nil && !slices.Contains(r.keeping(s), wire.KnowsWindow) && !h.Open(m.Now, s.Zone) {
+		if h := r.Spec.Window; h != nil && !slices.Contains(t.Kept, wire.KnowsWindow) && !h.Open(m.Now, s.Zone) {
 			opens, _ := h.Next(m.Now, s.Zone)
 			return late(string(standing) + ": its window opens " + opens.Format("2006-01-02 15:04 -07:00"))
 		}
@@ -295,15 +295,6 @@ func judgeStep(m Moment, r Rollout, s Status) (Mark, string) {
 }
 
 const declined = "declined: somebody beside it did not agree"
-
-// keeping is what the devices of a device's tranche keep to themselves.
-func (r Rollout) keeping(s Status) []string {
-	w := r.Waves[s.Wave-1]
-	if s.Tranche < 1 || s.Tranche > len(w.Tranches) {
-		return nil
-	}
-	return w.Tranches[s.Tranche-1].Kept
-}
 
 // keeps is what of the rollout's window and manner a device can keep to itself, by the words in which it says so. Of a window it has to say where it is.
 func (s Spec) keeps(d Candidate) (words []string) {

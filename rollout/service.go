@@ -483,7 +483,7 @@ func fact(kind ledger.Kind, at time.Time, actor, subject string, cause *ledger.R
 	if err != nil {
 		return ledger.Fact{}, fmt.Errorf("fact %s: %w", kind, err)
 	}
-	return ledger.New(ledger.Control, kind, at, actor, subject, cause, b), nil
+	return ledger.New(kind, at, actor, subject, cause, b), nil
 }
 
 // cause gives the place of the rollout's latest fact. One that is not sequenced yet, or cannot be found, is left out: what is

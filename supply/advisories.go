@@ -73,7 +73,7 @@ func (s *Service) Import(ctx context.Context, caller access.Caller, ecosystem st
 	if err != nil {
 		return Database{}, err
 	}
-	if err := s.cfg.Store.Use(ctx, d, ledger.New(ledger.Events, ledger.KindAdvisoriesImported, now, caller.ID, ecosystem, nil, data)); err != nil {
+	if err := s.cfg.Store.Use(ctx, d, ledger.New(ledger.KindAdvisoriesImported, now, caller.ID, ecosystem, nil, data)); err != nil {
 		return Database{}, err
 	}
 	return d, s.sweep(ctx, now)

@@ -37,7 +37,7 @@ func (s *Service) Decide(ctx context.Context, caller access.Caller, m wire.Relea
 	if err != nil || d.OK || p.Mode != Enforce {
 		return data, err
 	}
-	if err := s.cfg.Store.Tell(ctx, ledger.New(ledger.Control, ledger.KindSupplyDecided, s.cfg.Now(), caller.ID, m.ID, nil, data)); err != nil {
+	if err := s.cfg.Store.Tell(ctx, ledger.New(ledger.KindSupplyDecided, s.cfg.Now(), caller.ID, m.ID, nil, data)); err != nil {
 		return nil, err
 	}
 	return nil, stopped(m, d)

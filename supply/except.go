@@ -87,7 +87,7 @@ func (s *Service) TakeException(ctx context.Context, caller access.Caller, produ
 	if err != nil {
 		return Exception{}, err
 	}
-	return e, s.cfg.Store.PutException(ctx, product, e, ledger.New(ledger.Control, ledger.KindExceptionTaken, e.At, caller.ID, product, nil, data))
+	return e, s.cfg.Store.PutException(ctx, product, e, ledger.New(ledger.KindExceptionTaken, e.At, caller.ID, product, nil, data))
 }
 
 // matches refuses a statement that is about nothing that is known here: no advisory by one of its names is about the component, and the version, that it names. And one that names an

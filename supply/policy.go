@@ -158,7 +158,7 @@ func (s *Service) SetPolicy(ctx context.Context, caller access.Caller, product s
 	if err != nil {
 		return Policy{}, err
 	}
-	err = s.cfg.Store.PutPolicy(ctx, product, had, p, ledger.New(ledger.Control, ledger.KindSupplyPolicyChanged, s.cfg.Now(), caller.ID, product, nil, data))
+	err = s.cfg.Store.PutPolicy(ctx, product, had, p, ledger.New(ledger.KindSupplyPolicyChanged, s.cfg.Now(), caller.ID, product, nil, data))
 	if errors.Is(err, ErrChanged) {
 		return Policy{}, fault.New(fault.Conflict, "supply.changed", "somebody else has just changed what is asked of "+product, "look at it, and say it again")
 	}

@@ -167,7 +167,7 @@ func (s *Service) reassess(ctx context.Context, h Held, x excuses, stamp string)
 		if err != nil {
 			return err
 		}
-		facts = append(facts, ledger.New(ledger.Events, ledger.KindSupplyReassessed, is.At, access.Internal("advisories").ID, d.Release, nil, data))
+		facts = append(facts, ledger.New(ledger.KindSupplyReassessed, is.At, access.Internal("advisories").ID, d.Release, nil, data))
 	}
 	return s.cfg.Store.PutAssessment(ctx, h.Release, stamp, is, facts...)
 }

@@ -229,7 +229,7 @@ type Opened struct {
 func (s *Service) opened(caller access.Caller, e SignedEpoch) (ledger.Fact, error) {
 	sum := sha256.Sum256(e.Envelope)
 	data, err := json.Marshal(Opened{Stream: e.Epoch.Stream, Epoch: e.Epoch.Epoch, Bucket: e.Epoch.Bucket, SHA256: sum[:]})
-	return ledger.New(ledger.Events, ledger.KindTelemetryEpochOpened, s.cfg.Now(), caller.ID, e.Epoch.Device, nil, data), err
+	return ledger.New(ledger.KindTelemetryEpochOpened, s.cfg.Now(), caller.ID, e.Epoch.Device, nil, data), err
 }
 
 // DestroyDevice destroys what opens a device's sealed data: once it is retired, or its owner asks. It is for good: the device's signed
@@ -244,7 +244,7 @@ func (s *Service) DestroyDevice(ctx context.Context, caller access.Caller, devic
 	if err := s.cfg.Guard.Check(ctx, caller, access.StreamManage, res); err != nil {
 		return err
 	}
-	f := ledger.New(ledger.Events, ledger.KindTelemetryKeysDestroyed, s.cfg.Now(), caller.ID, device, cause, []byte("{}"))
+	f := ledger.New(ledger.KindTelemetryKeysDestroyed, s.cfg.Now(), caller.ID, device, cause, []byte("{}"))
 	return s.cfg.Store.DestroyKeys(ctx, device, f)
 }
 
@@ -275,7 +275,7 @@ func (s *Service) Grant(ctx context.Context, caller access.Caller, g Grant) erro
 	if err != nil {
 		return err
 	}
-	return s.cfg.Store.PutGrant(ctx, g, ledger.New(ledger.Control, ledger.KindAccessChanged, s.cfg.Now(), caller.ID, g.ID, nil, data))
+	return s.cfg.Store.PutGrant(ctx, g, ledger.New(ledger.KindAccessChanged, s.cfg.Now(), caller.ID, g.ID, nil, data))
 }
 
 // GrantQuery selects grants; empty fields do not select.
@@ -305,7 +305,7 @@ func (s *Service) Revoke(ctx context.Context, caller access.Caller, product, id,
 	if err != nil {
 		return err
 	}
-	err = s.cfg.Store.RevokeGrant(ctx, product, id, ledger.New(ledger.Control, ledger.KindAccessChanged, s.cfg.Now(), caller.ID, id, nil, data))
+	err = s.cfg.Store.RevokeGrant(ctx, product, id, ledger.New(ledger.KindAccessChanged, s.cfg.Now(), caller.ID, id, nil, data))
 	if errors.Is(err, ErrNoGrant) {
 		return fault.New(fault.NotFound, "grant.unknown", fmt.Sprintf("product %q has no grant %q", product, id), "")
 	}
@@ -472,7 +472,7 @@ func (s *Service) decide(ctx context.Context, caller access.Caller, req ReadRequ
 	if err != nil {
 		return err
 	}
-	f := caller.Tells(ledger.New(ledger.Events, ledger.KindTelemetryReadDecided, s.cfg.Now(), caller.ID, req.Device, nil, data))
+	f := caller.Tells(ledger.New(ledger.KindTelemetryReadDecided, s.cfg.Now(), caller.ID, req.Device, nil, data))
 	if uid != nil {
 		*uid = f.UID
 	}

@@ -190,7 +190,7 @@ func (s *Service) fact(ctx context.Context, kind ledger.Kind, caller access.Call
 		"product": p.Resource.Product, "operation": p.Asked.Method + " " + p.Asked.Path, "asked_sha256": p.Asked.digest(), "reason": p.Reason,
 		"comment": p.Comment, "status": p.Status,
 	})
-	return caller.Tells(ledger.New(ledger.Control, kind, s.now().UTC(), caller.ID, p.ID, nil, data)), err
+	return caller.Tells(ledger.New(kind, s.now().UTC(), caller.ID, p.ID, nil, data)), err
 }
 
 // Get gives one: the proposer's own, or any for who may read proposals of that product.

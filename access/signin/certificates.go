@@ -87,7 +87,7 @@ func (c *Service) BindCertificate(ctx context.Context, caller access.Caller, mem
 	if err != nil {
 		return Credential{}, err
 	}
-	err = c.store.PutCredential(ctx, cred, ledger.New(ledger.Control, ledger.KindAccessChanged, now, caller.ID, member, nil, data))
+	err = c.store.PutCredential(ctx, cred, ledger.New(ledger.KindAccessChanged, now, caller.ID, member, nil, data))
 	if errors.Is(err, ErrCredentialExists) {
 		return Credential{}, fault.New(fault.Conflict, "certificate.known", "that key is bound already", "a key is one machine's: make another, or revoke the binding")
 	}

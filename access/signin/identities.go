@@ -119,7 +119,7 @@ func (c *Service) opens(ctx context.Context, caller access.Caller, m Member) err
 
 func identityFact(at time.Time, actor, what string, i Identity) (ledger.Fact, error) {
 	data, err := json.Marshal(map[string]string{"member": i.Member, "what": what, "issuer": i.Issuer, "subject": i.Subject, "email": i.Email})
-	return ledger.New(ledger.Control, ledger.KindAccessChanged, at, actor, i.Member, nil, data), err
+	return ledger.New(ledger.KindAccessChanged, at, actor, i.Member, nil, data), err
 }
 
 // UnbindIdentity takes it away again; sessions that were begun with it last on, and can be revoked.

@@ -217,7 +217,7 @@ func (c *Service) save(ctx context.Context, caller access.Caller, m Member) (Mem
 	if err != nil {
 		return Member{}, err
 	}
-	err = c.members.SaveMember(ctx, m, ledger.New(ledger.Control, ledger.KindAccessChanged, m.Changed, caller.ID, m.ID, nil, data))
+	err = c.members.SaveMember(ctx, m, ledger.New(ledger.KindAccessChanged, m.Changed, caller.ID, m.ID, nil, data))
 	if errors.Is(err, ErrMemberChanged) {
 		return Member{}, fault.New(fault.Conflict, "access.changed", fmt.Sprintf("member %s changed meanwhile", m.ID), "look again and repeat")
 	}
@@ -250,7 +250,7 @@ func (c *Service) Revoke(ctx context.Context, caller access.Caller, member, id s
 	if err != nil {
 		return err
 	}
-	err = c.store.RevokeCredential(ctx, member, id, ledger.New(ledger.Control, ledger.KindAccessChanged, c.now(), caller.ID, member, nil, data))
+	err = c.store.RevokeCredential(ctx, member, id, ledger.New(ledger.KindAccessChanged, c.now(), caller.ID, member, nil, data))
 	if errors.Is(err, ErrNoCredential) {
 		return fault.New(fault.NotFound, "access.no-credential", fmt.Sprintf("%s has no token or session %q", member, id), "list them")
 	}

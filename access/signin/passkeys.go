@@ -54,7 +54,7 @@ func (c *Service) AddPasskey(ctx context.Context, caller access.Caller, id, data
 func passkeyFact(at time.Time, caller access.Caller, what string, id []byte, label string) (ledger.Fact, error) {
 	sum := sha256.Sum256(id)
 	data, err := json.Marshal(map[string]string{"member": caller.ID, "passkey": hex.EncodeToString(sum[:8]), "what": what, "label": label})
-	return ledger.New(ledger.Control, ledger.KindAccessChanged, at, caller.ID, caller.ID, nil, data), err
+	return ledger.New(ledger.KindAccessChanged, at, caller.ID, caller.ID, nil, data), err
 }
 
 // Passkeys lists the caller's.

@@ -188,7 +188,7 @@ func (c *Service) Issue(ctx context.Context, caller access.Caller, g Grant) (str
 		Hash: hash, Use: g.Use, Caller: g.Caller, Created: now, Expires: now.Add(g.Life),
 	}, caller.Kind == access.System, func(again bool) (ledger.Fact, error) {
 		data, err := json.Marshal(issued{g, again})
-		return ledger.New(ledger.Control, ledger.KindAccessChanged, now, caller.ID, g.Caller, nil, data), err
+		return ledger.New(ledger.KindAccessChanged, now, caller.ID, g.Caller, nil, data), err
 	})
 	if errors.Is(err, ErrEnded) {
 		return "", fault.New(fault.Conflict, "token.ended", fmt.Sprintf("%s has been ended, and does not come back under this name", g.Caller),

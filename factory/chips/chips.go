@@ -108,7 +108,7 @@ func (s *Service) Trust(ctx context.Context, caller access.Caller, id string, ce
 	if err != nil {
 		return Vendor{}, err
 	}
-	return v, s.store.PutVendor(ctx, v, ledger.New(ledger.Control, ledger.KindChipVendorTrusted, v.At, caller.ID, id, nil, data))
+	return v, s.store.PutVendor(ctx, v, ledger.New(ledger.KindChipVendorTrusted, v.At, caller.ID, id, nil, data))
 }
 
 func invalid(format string, args ...any) error {
@@ -143,7 +143,7 @@ func (s *Service) End(ctx context.Context, caller access.Caller, id, reason stri
 		return err
 	}
 	now := s.now().UTC().Truncate(time.Millisecond)
-	err = s.store.EndVendor(ctx, id, now, ledger.New(ledger.Control, ledger.KindChipVendorEnded, now, caller.ID, id, nil, data))
+	err = s.store.EndVendor(ctx, id, now, ledger.New(ledger.KindChipVendorEnded, now, caller.ID, id, nil, data))
 	if errors.Is(err, ErrNotFound) {
 		return unknown(id)
 	}
@@ -284,7 +284,7 @@ func (im *importing) flush(ctx context.Context) error {
 			h.Write(c.Entry)
 		}
 		data, err := json.Marshal(Imported{im.vendor, len(taken), hex.EncodeToString(h.Sum(nil))})
-		return ledger.New(ledger.Control, ledger.KindChipsImported, im.s.now().UTC(), im.caller.ID, im.vendor, nil, data), err
+		return ledger.New(ledger.KindChipsImported, im.s.now().UTC(), im.caller.ID, im.vendor, nil, data), err
 	})
 	if err != nil {
 		return err

@@ -437,9 +437,9 @@ func (logs) Entry(_ context.Context, ref ledger.Ref) ([]byte, error) {
 		return nil, ledger.ErrNotFound
 	}
 	if d := decisionAt(ref.Index); d != nil {
-		return ledger.New(ref.Log, ledger.KindSupplyDecided, then, script, script, nil, d).Encode(nil)
+		return ledger.New(ledger.KindSupplyDecided, then, script, script, nil, d).Encode(nil)
 	}
-	return ledger.New(ref.Log, "access.changed", then, script, script, &ledger.Ref{Log: "control", Index: 1}, []byte(`{"a":"\"><script>alert(1)</script>"}`)).Encode(nil)
+	return ledger.New(ledger.KindAccessChanged, then, script, script, &ledger.Ref{Log: "control", Index: 1}, []byte(`{"a":"\"><script>alert(1)</script>"}`)).Encode(nil)
 }
 
 // people are signed in by a session of their name.

@@ -68,7 +68,7 @@ func (d *demo) breakIn(ctx context.Context) (*thief, error) {
 
 // log has a fact logged and witnessed, by the server's own sequencer and witnesses.
 func (t *thief) log(ctx context.Context, kind ledger.Kind, data []byte) (wire.Logged, error) {
-	f := ledger.New(ledger.Control, kind, time.Now(), "person:rita", productID, nil, data)
+	f := ledger.New(kind, time.Now(), "person:rita", productID, nil, data)
 	if err := t.db.Write(ctx, func(tx *store.Tx) error { return tx.Append(f) }); err != nil { //nolint:contextcheck // the transaction has a context of its own
 		return wire.Logged{}, err
 	}
@@ -282,7 +282,7 @@ func (d *demo) notLogged(ctx context.Context, t *thief, a *device) error {
 	if err != nil {
 		return err
 	}
-	f := ledger.New(ledger.Control, ledger.KindReleasePublished, time.Now(), "person:rita", productID, nil, env)
+	f := ledger.New(ledger.KindReleasePublished, time.Now(), "person:rita", productID, nil, env)
 	if rel.Entry, err = f.Encode(nil); err != nil {
 		return err
 	}
@@ -348,7 +348,7 @@ func (d *demo) unseen(ctx context.Context, t *thief, a *device) error {
 		return err
 	}
 	origin, _, _ := strings.Cut(string(trust.Note), "\n")
-	f := ledger.New(ledger.Control, ledger.KindCommandIssued, time.Now(), "person:rita", productID, nil, env)
+	f := ledger.New(ledger.KindCommandIssued, time.Now(), "person:rita", productID, nil, env)
 	entry, err := f.Encode(nil)
 	if err != nil {
 		return err

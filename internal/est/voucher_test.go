@@ -146,9 +146,9 @@ func (w *lostWorld) built(state device.State) piece {
 		Seq: w.seq, Hash: sha256.Sum256(env), Prev: w.prev, Ticket: w.seq, Serial: id, Outcome: wire.Made, IDevID: leaf.Raw, ChipUID: chip,
 		Device:   device.Device{ID: id, Product: "thermo", Hardware: "B", Order: "o-1", Station: "st", Made: w.clock.now(), KeyOrigin: "soft", AttestKey: spki},
 		Identity: identity[:], Attest: attest[:], Envelope: env,
-		Accept: ledger.New(ledger.Events, ledger.KindDeviceProvisioned, w.clock.now(), "test", id, nil, env),
+		Accept: ledger.New(ledger.KindDeviceProvisioned, w.clock.now(), "test", id, nil, env),
 		Alarm: func(reason string) ledger.Fact {
-			return ledger.New(ledger.Events, ledger.KindRecordRefused, w.clock.now(), "test", id, nil, []byte(reason))
+			return ledger.New(ledger.KindRecordRefused, w.clock.now(), "test", id, nil, []byte(reason))
 		},
 	}})
 	must(w.t, err)

@@ -68,7 +68,7 @@ func (c *CA) adoption(cert *x509.Certificate, role string, believe func()) facto
 	ski := hex.EncodeToString(cert.SubjectKeyId)
 	return factory.Adoption{
 		SKI: ski, Role: role, DER: cert.Raw, Product: Product, Believe: believe,
-		Fact: ledger.New(ledger.Control, ledger.KindCACreated, cert.NotBefore, "test", ski, nil, cert.Raw),
+		Fact: ledger.New(ledger.KindCACreated, cert.NotBefore, "test", ski, nil, cert.Raw),
 	}
 }
 

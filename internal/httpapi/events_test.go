@@ -34,7 +34,7 @@ type tape struct {
 
 func (x *tape) add(t *testing.T, log ledger.Log, subject string) {
 	t.Helper()
-	data, err := someFact(log, "x", subject).Encode(nil)
+	data, err := ledger.Genesis(log, time.Now(), "test", subject, []byte("{}")).Encode(nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,7 +61,7 @@ func newBench(t *testing.T) *bench {
 	b := &bench{oem: factorytest.NewOEM(t, "acme")}
 	db := b.oem.DB
 	p := product.Product{ID: factorytest.Product, Model: wire.ModelAsset, Hardware: []string{factorytest.Hardware}}
-	if err := db.PutProduct(t.Context(), p, ledger.New(ledger.Control, ledger.KindProductCreated, b.oem.Now, "test", p.ID, nil, []byte("{}"))); err != nil {
+	if err := db.PutProduct(t.Context(), p, ledger.New(ledger.KindProductCreated, b.oem.Now, "test", p.ID, nil, []byte("{}"))); err != nil {
 		t.Fatal(err)
 	}
 	guard, err := access.NewGuard(db)

@@ -194,15 +194,15 @@ func (w *world) call(who, method, path string, in any, header map[string]string)
 	return resp.StatusCode, data, resp.Header
 }
 
-func someFact(log ledger.Log, kind ledger.Kind, subject string) ledger.Fact {
-	return ledger.New(log, kind, time.Now(), "test", subject, nil, []byte("{}"))
+func someFact(kind ledger.Kind, subject string) ledger.Fact {
+	return ledger.New(kind, time.Now(), "test", subject, nil, []byte("{}"))
 }
 
 // seed puts things of product pump into the store as the stages would have.
 func seed(ctx context.Context, db *store.DB) error {
 	now := time.Now().UTC().Truncate(time.Second)
 	err := db.PutProduct(ctx, product.Product{ID: "valve", OEM: "acme", Name: "Valve", Hardware: []string{"A"}, Model: "blob", Suite: "HM-P256-1", EndOfSupport: now.AddDate(5, 0, 0)},
-		someFact(ledger.Control, ledger.KindProductCreated, "valve"))
+		someFact(ledger.KindProductCreated, "valve"))
 	for _, d := range []struct{ id, product, state string }{
 		{subject, "pump", "active"},
 		{heldCase, "pump", "active"},
@@ -236,10 +236,10 @@ func seed(ctx context.Context, db *store.DB) error {
 	set, e := wire.SetOf([]string{subject})
 	command.Devices = set
 	payload, e2 := wire.EncodeCommand(command)
-	issued := someFact(ledger.Control, ledger.KindCommandIssued, "c1")
-	made := someFact(ledger.Control, ledger.KindOrderCreated, "ord-1")
-	decided := someFact(ledger.Control, ledger.KindRetireOrdered, "w1")
-	warranted := someFact(ledger.Control, ledger.KindWarrantIssued, "w1")
+	issued := someFact(ledger.KindCommandIssued, "c1")
+	made := someFact(ledger.KindOrderCreated, "ord-1")
+	decided := someFact(ledger.KindRetireOrdered, "w1")
+	warranted := someFact(ledger.KindWarrantIssued, "w1")
 	one, e4 := wire.SetOf([]string{ending})
 	ordered := retire.Retirement{
 		WarrantUID: warranted.UID, OrderUID: decided.UID, EndUID: decided.UID,
@@ -247,7 +247,7 @@ func seed(ctx context.Context, db *store.DB) error {
 	}
 	held := remedy.Case{Device: heldCase, Product: "pump", Cause: ledger.Ref{Log: ledger.Events, Index: 0}, Reason: "test", Phase: remedy.Held, Opened: now, Since: now, Rev: 1}
 	_, e5 := db.Monitor().PutFinding(ctx, monitor.Finding{ID: "f1", Dedupe: "f1", Kind: monitor.Unhealthy, Severity: monitor.High, Product: "pump", Subject: subject, Raised: now},
-		someFact(ledger.Events, ledger.KindFindingRaised, subject))
+		someFact(ledger.KindFindingRaised, subject))
 	gate, e6 := wire.EncodeGateDecision(wire.GateDecision{V: 1, Product: "pump", Subject: [][]byte{make([]byte, 32)}, Steps: []wire.GateStep{{N: 1, OK: true}}, OK: true})
 	rel.Decision = gate
 	rel.Summary = []byte(`{"payload":"e30=","payloadType":"x","signatures":[]}`)

@@ -199,7 +199,7 @@ func (w *load) provisioned(n int) []*loadDevice {
 			Seq: uint32(i + 1), Hash: sha256.Sum256(prev[:]), Prev: prev, Ticket: uint32(i + 1), Serial: id, Outcome: wire.Made,
 			Device: device.Device{ID: id, Product: "pump", Hardware: "A", Order: "o-1", Station: "st-1", Made: time.Now(), KeyOrigin: "soft", AttestKey: attest[:], Twin: device.Twin{Bundle: 1}},
 			IDevID: leaf.Raw, Identity: identity[:], Attest: attest[:], Envelope: []byte(id),
-			Accept: ledger.New(ledger.Events, ledger.KindDeviceProvisioned, time.Now(), "bench", id, nil, []byte("{}")),
+			Accept: ledger.New(ledger.KindDeviceProvisioned, time.Now(), "bench", id, nil, []byte("{}")),
 		}
 		batch, prev = append(batch, c), c.Hash
 	}

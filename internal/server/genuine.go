@@ -50,7 +50,7 @@ func (i *Instance) makeVerdictKey(ctx context.Context) error {
 		return err
 	}
 	return i.db.Write(ctx, func(tx *store.Tx) error { //nolint:contextcheck // the transaction has a context of its own
-		return tx.Append(ledger.New(ledger.Control, ledger.KindKeyCreated, time.Now(), "host:serve", keyVerdict, nil, data))
+		return tx.Append(ledger.New(ledger.KindKeyCreated, time.Now(), "host:serve", keyVerdict, nil, data))
 	})
 }
 

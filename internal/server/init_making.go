@@ -40,7 +40,7 @@ type making struct {
 }
 
 func (m *making) note(kind ledger.Kind, subject string, data []byte) {
-	m.facts = append(m.facts, ledger.New(ledger.Control, kind, m.o.Now, "host:init", subject, nil, data))
+	m.facts = append(m.facts, ledger.New(kind, m.o.Now, "host:init", subject, nil, data))
 }
 
 func (m *making) noteKey(name, purpose string, spki []byte) error {
@@ -275,7 +275,7 @@ func (m *making) logs(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if err := tx.Append(ledger.New(log, ledger.KindGenesis, m.o.Now, "host:init", m.o.Config.Instance, nil, data)); err != nil {
+			if err := tx.Append(ledger.Genesis(log, m.o.Now, "host:init", m.o.Config.Instance, data)); err != nil {
 				return err
 			}
 		}
@@ -287,7 +287,7 @@ func (m *making) logs(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		init := ledger.New(ledger.Control, ledger.KindInitialised, m.o.Now, "host:init", m.o.Config.Instance, nil, data)
+		init := ledger.New(ledger.KindInitialised, m.o.Now, "host:init", m.o.Config.Instance, nil, data)
 		return tx.Append(append([]ledger.Fact{init}, m.facts...)...)
 	})
 	if err != nil {

@@ -77,7 +77,7 @@ func TestTwoNodesServeOneInstance(t *testing.T) {
 	}
 	followed()
 	stop()
-	happened := ledger.New(ledger.Events, ledger.KindDeviceHealthy, time.Now(), "test", "nobody", nil, []byte("{}"))
+	happened := ledger.New(ledger.KindDeviceHealthy, time.Now(), "test", "nobody", nil, []byte("{}"))
 	if err := db.Write(t.Context(), func(tx *store.Tx) error { return tx.Append(happened) }); err != nil {
 		t.Fatal(err)
 	}

@@ -26,7 +26,7 @@ func (unopened) Private(context.Context, wire.Fact) ([]byte, error) {
 // One private part that is damaged does not keep everything that comes after it from having its consequences.
 func TestADamagedPrivatePartHoldsNothingUp(t *testing.T) {
 	i := &Instance{log: slog.New(slog.DiscardHandler), logs: &logs{reader: ledger.NewReader(unopened{})}}
-	f := ledger.New(ledger.Events, ledger.KindDeviceState, time.Now(), "person:ann", "dev", nil, []byte(`{"device":"dev","reason":"x","to":"lost"}`))
+	f := ledger.New(ledger.KindDeviceState, time.Now(), "person:ann", "dev", nil, []byte(`{"device":"dev","reason":"x","to":"lost"}`))
 	entry, err := f.Encode(make([]byte, 32))
 	if err != nil {
 		t.Fatal(err)

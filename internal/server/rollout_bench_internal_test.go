@@ -67,7 +67,7 @@ func (f *plain) publish(version string, counter uint32) [32]byte {
 		}
 		benchMust(f.b, err)
 	}
-	fact := ledger.New(ledger.Control, ledger.KindReleasePublished, now, "bench", m.ID, nil, envelope)
+	fact := ledger.New(ledger.KindReleasePublished, now, "bench", m.ID, nil, envelope)
 	r := release.Release{
 		Digest: sha256.Sum256(payload), Manifest: m, Payload: payload, Envelope: envelope, Status: release.Published, Creator: "bench", Created: now, Published: now,
 		UID: fact.UID, Rev: 1,

@@ -155,7 +155,7 @@ func joined(t *testing.T) (*Instance, *elsewhere) {
 func grow(t *testing.T, i *Instance, log ledger.Log) {
 	t.Helper()
 	err := i.db.Write(t.Context(), func(tx *store.Tx) error {
-		return tx.Append(ledger.New(log, "test.fact", time.Now(), "test", "test", nil, []byte("{}")))
+		return tx.Append(ledger.Genesis(log, time.Now(), "test", "test", []byte("{}")))
 	})
 	if err != nil {
 		t.Fatal(err)

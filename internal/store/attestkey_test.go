@@ -109,7 +109,7 @@ func TestAReplayKnowsTheKeyThatADeviceChangedTo(t *testing.T) {
 		t.Helper()
 		envelope := must(wire.SignNewAttestKey(wire.NewAttestKey{Device: devN(1), Origin: "tpm", Bundle: 2}, from, identity, to))(t)
 		if err := r.db.Write(t.Context(), func(tx *store.Tx) error {
-			return tx.Append(ledger.New(ledger.Events, ledger.KindDeviceAttestKey, at, access.DeviceCaller(devN(1)).ID, devN(1), nil, envelope))
+			return tx.Append(ledger.New(ledger.KindDeviceAttestKey, at, access.DeviceCaller(devN(1)).ID, devN(1), nil, envelope))
 		}); err != nil {
 			t.Fatal(err)
 		}

@@ -118,8 +118,8 @@ func (m *maker) order(rel release.Release) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	named := ledger.New(ledger.Control, ledger.KindKeyCreated, m.e.now, "host:init", "order", nil, data)
-	f := ledger.New(ledger.Control, ledger.KindOrderCreated, m.e.now, "test", "o", nil, env)
+	named := ledger.New(ledger.KindKeyCreated, m.e.now, "host:init", "order", nil, data)
+	f := ledger.New(ledger.KindOrderCreated, m.e.now, "test", "o", nil, env)
 	o := factory.Order{ID: "o", Product: "pump", State: factory.Open, Created: m.e.now, UID: f.UID, Envelope: env, RecordKey: spki(t, m.station)}
 	m.before = env
 	if err := m.e.db.CreateOrder(t.Context(), o, named, f); err != nil {
@@ -174,7 +174,7 @@ func (m *maker) record(id string, seq uint32) {
 		t.Fatal(err)
 	}
 	m.before = env
-	m.fact(ledger.New(ledger.Events, ledger.KindDeviceProvisioned, m.e.now, "test", id, nil, env))
+	m.fact(ledger.New(ledger.KindDeviceProvisioned, m.e.now, "test", id, nil, env))
 }
 
 func (m *maker) fact(f ledger.Fact) {
@@ -255,8 +255,8 @@ func (e *ending) logged(f ledger.Fact) retire.Entry {
 func TestAProofHoldsNoOthersFacts(t *testing.T) {
 	e := newEnding(t, 2)
 	p := e.disposed()
-	foreign := ledger.New(ledger.Events, ledger.KindCertRevoked, e.now, "test", devN(1), nil, []byte("{}"))
-	second := ledger.New(ledger.Events, ledger.KindDeviceProvisioned, e.now, "test", devN(0), nil, []byte("another record"))
+	foreign := ledger.New(ledger.KindCertRevoked, e.now, "test", devN(1), nil, []byte("{}"))
+	second := ledger.New(ledger.KindDeviceProvisioned, e.now, "test", devN(0), nil, []byte("another record"))
 	e.made.fact(foreign)
 	e.made.fact(second)
 	e.logs.step(t)

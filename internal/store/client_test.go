@@ -337,12 +337,12 @@ func TestAReplayEndsClientsAndGateways(t *testing.T) {
 			t.Fatal(err)
 		}
 		log, facts := ledger.Control, []ledger.Fact{
-			c.fact(ledger.Control, ledger.KindLegacyChanged, c.id, legacy.Change{Product: "pump", Device: c.id, Change: "refused"}),
-			c.fact(ledger.Control, ledger.KindLegacyChanged, "pump", legacy.Change{Product: "pump", Change: "ended"}),
+			c.fact(ledger.KindLegacyChanged, c.id, legacy.Change{Product: "pump", Device: c.id, Change: "refused"}),
+			c.fact(ledger.KindLegacyChanged, "pump", legacy.Change{Product: "pump", Change: "ended"}),
 		}
 		if again {
 			log, facts = ledger.Events, []ledger.Fact{
-				c.fact(ledger.Events, ledger.KindDeviceImported, c.id, foreign.Imported{Device: c.id, Product: "pump", Hardware: "A", Assurance: string(device.Says)}),
+				c.fact(ledger.KindDeviceImported, c.id, foreign.Imported{Device: c.id, Product: "pump", Hardware: "A", Assurance: string(device.Says)}),
 			}
 		}
 		var entries [][]byte
@@ -369,13 +369,13 @@ func TestAReplayEndsClientsAndGateways(t *testing.T) {
 	}
 }
 
-func (c *clients) fact(log ledger.Log, kind ledger.Kind, subject string, data any) ledger.Fact {
+func (c *clients) fact(kind ledger.Kind, subject string, data any) ledger.Fact {
 	c.t.Helper()
 	b, err := json.Marshal(data)
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	return ledger.New(log, kind, c.now, "person:sam", subject, nil, b)
+	return ledger.New(kind, c.now, "person:sam", subject, nil, b)
 }
 
 // What was offered in its hours and not begun waits for the next of them; what was begun goes on.

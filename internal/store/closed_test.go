@@ -324,7 +324,7 @@ func TestAReplayClosesReleasesAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	appendAll(t, r.db, ledger.New(ledger.Events, ledger.KindReleaseClosed, at.Add(time.Hour), "person:a", m.ID, nil, data))
+	appendAll(t, r.db, oneLog(ledger.New(ledger.KindReleaseClosed, at.Add(time.Hour), "person:a", m.ID, nil, data))...)
 	r.grow(t, 1)
 	if err := old.Replay(t.Context(), ledger.Events, 5, r.entries(t, 5), map[ledger.Kind]store.Replayed{}); err != nil {
 		t.Fatal(err)

@@ -31,8 +31,8 @@ func TestASnapshotCountsWhatTheStagesDid(t *testing.T) {
 	s.now = s.now.Add(-48 * time.Hour)
 	s.proves(devN(2), rel, attest.Affirming) // two days ago
 	s.now = s.now.Add(48 * time.Hour)
-	other := ledger.New(ledger.Events, ledger.KindDeviceRefused, s.now, "test", "of another product", nil, []byte(`{"code":"signature"}`))
-	own := ledger.New(ledger.Events, ledger.KindDeviceRefused, s.now, "test", devN(0), nil, []byte(`{"code":"signature"}`))
+	other := ledger.New(ledger.KindDeviceRefused, s.now, "test", "of another product", nil, []byte(`{"code":"signature"}`))
+	own := ledger.New(ledger.KindDeviceRefused, s.now, "test", devN(0), nil, []byte(`{"code":"signature"}`))
 	err := s.db.Write(t.Context(), func(tx *store.Tx) error {
 		for _, q := range []string{
 			`UPDATE device SET identity = '1' WHERE id IN ('` + devN(0) + `', '` + devN(3) + `')`,

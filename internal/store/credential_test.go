@@ -166,7 +166,7 @@ func put(t *testing.T, db *store.DB, secret string, m signin.Member) {
 	if err := db.IssueCredential(t.Context(), m, signin.Credential{
 		Hash: sha256.Sum256([]byte(secret)), Use: signin.UseToken, Caller: m.ID, Expires: time.Now().Add(time.Hour),
 	}, false, func(bool) (ledger.Fact, error) {
-		return ledger.New(ledger.Control, ledger.KindAccessChanged, time.Now(), "test", m.ID, nil, []byte("{}")), nil
+		return ledger.New(ledger.KindAccessChanged, time.Now(), "test", m.ID, nil, []byte("{}")), nil
 	}); err != nil {
 		t.Fatal(err)
 	}

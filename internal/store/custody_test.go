@@ -110,7 +110,7 @@ func (e *ending) events(id string, first uint64, head *[32]byte, events ...wire.
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	e.made.fact(ledger.New(ledger.Events, ledger.KindDeviceLogAnchored, e.now, "device:"+id, id, nil, env))
+	e.made.fact(ledger.New(ledger.KindDeviceLogAnchored, e.now, "device:"+id, id, nil, env))
 }
 
 // wipe commands a device's end, and gives the place of the command.
@@ -220,7 +220,7 @@ func TestACustodyTellsTheAttestationKeyThatADeviceHasNow(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := e.db.Write(t.Context(), func(tx *store.Tx) error {
-			return tx.Append(ledger.New(ledger.Events, ledger.KindDeviceAttestKey, e.now, access.DeviceCaller(id).ID, id, nil, envelope))
+			return tx.Append(ledger.New(ledger.KindDeviceAttestKey, e.now, access.DeviceCaller(id).ID, id, nil, envelope))
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -355,7 +355,7 @@ func TestADeviceThatNamesTooManyCausesIsNotGathered(t *testing.T) {
 	origin := e.logs.trust[ledger.Events].Origin
 	big := strings.Repeat("x", 60<<10)
 	for range 1000 {
-		e.made.fact(ledger.New(ledger.Events, ledger.KindVerdict, e.now, "system:attest", devN(1), nil, []byte(`{"x":"`+big+`"}`)))
+		e.made.fact(ledger.New(ledger.KindVerdict, e.now, "system:attest", devN(1), nil, []byte(`{"x":"`+big+`"}`)))
 	}
 	e.logs.step(t)
 	cp, err := e.logs.Latest(t.Context(), ledger.Events)

@@ -9,7 +9,7 @@ import (
 )
 
 func fact(subject string) ledger.Fact {
-	return ledger.New(ledger.Events, ledger.KindDeviceHealthy, time.Now(), "test", subject, nil, []byte("{}"))
+	return ledger.New(ledger.KindDeviceHealthy, time.Now(), "test", subject, nil, []byte("{}"))
 }
 
 // count says how many facts there are.

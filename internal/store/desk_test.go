@@ -55,7 +55,7 @@ func TestAReplayBringsDesksBack(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return ledger.New(ledger.Events, kind, at, "person:sam", subject, nil, data)
+		return oneLog(ledger.New(kind, at, "person:sam", subject, nil, data))[0]
 	}
 	d := factory.Desk{Name: "desk-1", OrderKey: spki, CAs: [][]byte{{1}}, Products: []string{"pump"}, Quota: 5, By: "person:sam", At: at}
 	if err := r.db.Desks().PutDesk(t.Context(), d, nil, fact(ledger.KindDeskAdded, "desk-1", factory.DeskAdded{Desk: "desk-1", OrderKey: spki, CAs: d.CAs, Products: d.Products, Quota: 5})); err != nil {
@@ -69,9 +69,9 @@ func TestAReplayBringsDesksBack(t *testing.T) {
 		t.Fatalf("%+v, %v", d, err)
 	}
 	env := signedOrder(t, "ord-1", 3, key)
-	created := ledger.New(ledger.Events, ledger.KindOrderCreated, at, "person:fay", "ord-1", nil, env)
-	ca := factory.Adoption{SKI: "aa", Role: "order", DER: []byte{1}, Fact: ledger.New(ledger.Control, ledger.KindCACreated, at, "test", "aa", nil, []byte{1})}
-	none := factory.Adoption{SKI: "bb", Role: "order", DER: []byte{2}, Fact: ledger.New(ledger.Control, ledger.KindCACreated, at, "test", "bb", nil, []byte{2})}
+	created := oneLog(ledger.New(ledger.KindOrderCreated, at, "person:fay", "ord-1", nil, env))[0]
+	ca := factory.Adoption{SKI: "aa", Role: "order", DER: []byte{1}, Fact: ledger.New(ledger.KindCACreated, at, "test", "aa", nil, []byte{1})}
+	none := factory.Adoption{SKI: "bb", Role: "order", DER: []byte{2}, Fact: ledger.New(ledger.KindCACreated, at, "test", "bb", nil, []byte{2})}
 	o := factory.Order{ID: "ord-1", Product: "pump", Quota: 3, State: factory.Open, Created: at, Desk: "desk-1", Envelope: env, Secret: []byte("sealed"), UID: created.UID}
 	if err := r.db.Desks().RegisterOrder(t.Context(), o, d, ca, created); err != nil {
 		t.Fatal(err)

@@ -42,9 +42,9 @@ func candidates(order string, first, n, size int, prev [32]byte) []factory.Candi
 		}
 		c.Envelope = append(mark("envelope"), make([]byte, size)...)
 		c.Hash = sha256.Sum256(c.Envelope)
-		c.Accept = ledger.New(ledger.Events, ledger.KindDeviceProvisioned, time.UnixMilli(1), "person:frank", id, nil, c.Envelope)
+		c.Accept = ledger.New(ledger.KindDeviceProvisioned, time.UnixMilli(1), "person:frank", id, nil, c.Envelope)
 		c.Alarm = func(reason string) ledger.Fact {
-			return ledger.New(ledger.Events, ledger.KindRecordRefused, time.UnixMilli(1), "person:frank", id, nil, []byte(reason))
+			return ledger.New(ledger.KindRecordRefused, time.UnixMilli(1), "person:frank", id, nil, []byte(reason))
 		}
 		out[i], prev = c, c.Hash
 	}

@@ -92,18 +92,18 @@ func gossip(t *testing.T, s *stages, id string) {
 		t.Fatal(err)
 	}
 	f := monitor.Finding{ID: "f1", Dedupe: "f1", Kind: monitor.Unhealthy, Severity: monitor.High, Product: "pump", Subject: id, Text: canary, Raised: s.now}
-	if _, err := s.db.Monitor().PutFinding(ctx, f, ledger.New(ledger.Events, ledger.KindFindingRaised, s.now, "test", id, nil, []byte(`{"text":"`+canary+`"}`))); err != nil {
+	if _, err := s.db.Monitor().PutFinding(ctx, f, ledger.New(ledger.KindFindingRaised, s.now, "test", id, nil, []byte(`{"text":"`+canary+`"}`))); err != nil {
 		t.Fatal(err)
 	}
 	c := remedy.Case{Device: id, Product: "pump", Cause: ledger.Ref{Log: ledger.Events, Index: 3}, Reason: canary, Phase: remedy.Contained, Opened: s.now, Rev: 1}
-	if err := s.db.Remedies().OpenCase(ctx, c, remedy.Limit{Most: 1}, ledger.New(ledger.Events, ledger.KindRemedyDecided, s.now, "test", id, nil, []byte(`{"reason":"`+canary+`"}`))); err != nil {
+	if err := s.db.Remedies().OpenCase(ctx, c, remedy.Limit{Most: 1}, ledger.New(ledger.KindRemedyDecided, s.now, "test", id, nil, []byte(`{"reason":"`+canary+`"}`))); err != nil {
 		t.Fatal(err)
 	}
 	p := proposal.Proposal{
 		ID: "p1", State: proposal.Open, By: "person:op", Reason: canary, Made: s.now, Expires: s.now.Add(time.Hour),
 		Asked: proposal.Asked{Path: "/devices/" + id + "/moves", Body: []byte(`{"reason":"` + canary + `"}`)},
 	}
-	if err := s.db.PutProposal(ctx, p, ledger.New(ledger.Control, ledger.KindProposalMade, s.now, "test", p.ID, nil, []byte(`{"reason":"`+canary+`"}`))); err != nil {
+	if err := s.db.PutProposal(ctx, p, ledger.New(ledger.KindProposalMade, s.now, "test", p.ID, nil, []byte(`{"reason":"`+canary+`"}`))); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -39,7 +39,7 @@ func seedGrouped(t *testing.T, db *store.DB) (a, b, valve string) {
 
 func group(t *testing.T, db *store.DB, id, from, to string) {
 	t.Helper()
-	f := ledger.New(ledger.Events, ledger.KindDeviceGrouped, time.Now(), "test", id, nil, []byte("{}"))
+	f := ledger.New(ledger.KindDeviceGrouped, time.Now(), "test", id, nil, []byte("{}"))
 	if err := db.Devices().GroupDevices(t.Context(), []device.Grouping{{Device: id, From: from, To: to}}, to, []ledger.Fact{f}); err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +81,7 @@ func TestMovingADeviceMovesWhatIsSeenOfIt(t *testing.T) {
 	a, b, valve := seedGrouped(t, db)
 	now := time.Now().UTC()
 	for i, id := range []string{a, b} {
-		f := ledger.New(ledger.Events, ledger.KindFindingRaised, now, "test", id, nil, []byte("{}"))
+		f := ledger.New(ledger.KindFindingRaised, now, "test", id, nil, []byte("{}"))
 		_, err := db.Monitor().PutFinding(t.Context(), monitor.Finding{ID: id[:4], Dedupe: id, Kind: monitor.Unhealthy, Severity: monitor.High, Product: "pump", Subject: id, Raised: now}, f)
 		err = errors.Join(err,
 			db.Remedies().OpenCase(t.Context(), remedy.Case{Device: id, Product: "pump", Cause: ledger.Ref{Log: ledger.Events, Index: uint64(i)}, Phase: remedy.Held, Opened: now, Since: now, Rev: 1}, remedy.Limit{Most: 1}))

@@ -17,7 +17,7 @@ import (
 func TestAMarkStandsAndFallsWithItsWrite(t *testing.T) {
 	db := storetest.Open(t)
 	put := func(ctx context.Context, id string) error {
-		return db.PutProduct(ctx, product.Product{ID: id}, ledger.New(ledger.Control, ledger.KindProductCreated, time.Now(), "test", id, nil, nil))
+		return db.PutProduct(ctx, product.Product{ID: id}, ledger.New(ledger.KindProductCreated, time.Now(), "test", id, nil, nil))
 	}
 	kept := func(key string) (once.Kept, bool) {
 		t.Helper()
@@ -86,7 +86,7 @@ func TestAMarkStandsAndFallsWithItsWrite(t *testing.T) {
 
 func TestNothingIsDoneToWhatHasChanged(t *testing.T) {
 	db := storetest.Open(t)
-	if err := db.PutProduct(t.Context(), product.Product{ID: "pump"}, ledger.New(ledger.Control, ledger.KindProductCreated, time.Now(), "test", "pump", nil, nil)); err != nil {
+	if err := db.PutProduct(t.Context(), product.Product{ID: "pump"}, ledger.New(ledger.KindProductCreated, time.Now(), "test", "pump", nil, nil)); err != nil {
 		t.Fatal(err)
 	}
 	tag, err := db.Tag(t.Context(), once.Product, "pump")

@@ -262,7 +262,7 @@ func TestACommandReachesNothingThatWasHandedOnMeanwhile(t *testing.T) {
 		c := device.Command{ID: fmt.Sprintf("%032x", n), Wire: wire.Command{Product: "pump", Act: wire.ActReset, Devices: set}, Issued: x.now, Expires: x.now.Add(time.Hour), Within: within}
 		c.Wire.ID, c.Wire.Issued, c.Wire.Expires = c.ID, uint64(x.now.Unix()), uint64(x.now.Add(time.Hour).Unix())
 		copy(c.Digest[:], c.ID)
-		f := ledger.New(ledger.Control, ledger.KindCommandIssued, x.now, "test", c.ID, nil, []byte{1})
+		f := ledger.New(ledger.KindCommandIssued, x.now, "test", c.ID, nil, []byte{1})
 		c.UID = f.UID
 		return x.db.Devices().PutCommand(t.Context(), c, []string{id}, f)
 	}
@@ -324,7 +324,7 @@ func TestARefusalHidesNoOther(t *testing.T) {
 	refuse := func(id, code string) {
 		t.Helper()
 		r := onboard.Refusal{Device: id, Product: "pump", Issuer: "ca", Code: code, At: now}
-		if err := s.Refuse(t.Context(), r, ledger.New(ledger.Events, ledger.KindEnrolRefused, now, "test", id, nil, []byte(`{}`))); err != nil {
+		if err := s.Refuse(t.Context(), r, ledger.New(ledger.KindEnrolRefused, now, "test", id, nil, []byte(`{}`))); err != nil {
 			t.Fatal(err)
 		}
 	}

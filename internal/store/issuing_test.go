@@ -25,7 +25,7 @@ func TestCertificatesStoredTogetherAreEachAsIfAlone(t *testing.T) {
 	if _, err := certs.Revoke(t.Context(), []pki.Revocation{{Scope: pki.ScopeDevice, ID: deviceID(3), Reason: pki.KeyCompromise, At: now.Add(-time.Hour)}}); err != nil {
 		t.Fatal(err)
 	}
-	twice := ledger.New(ledger.Events, ledger.KindCertIssued, now, "test", deviceID(5), nil, []byte("{}"))
+	twice := ledger.New(ledger.KindCertIssued, now, "test", deviceID(5), nil, []byte("{}"))
 	if _, err := certs.Issue(t.Context(), certOf(5, 99, now), now, now.Add(time.Hour), twice); err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func TestCertificatesStoredTogetherAreEachAsIfAlone(t *testing.T) {
 		for n := range each { // two by two they answer one request
 			all.Go(func() {
 				c := certOf(d, n, now)
-				fact := ledger.New(ledger.Events, ledger.KindCertIssued, now, "test", c.Device, nil, []byte("{}"))
+				fact := ledger.New(ledger.KindCertIssued, now, "test", c.Device, nil, []byte("{}"))
 				if d == 4 {
 					fact = twice
 				}
@@ -143,7 +143,7 @@ func TestCertificatesStoredTogetherNameEachItsFacts(t *testing.T) {
 		all.Go(func() {
 			ctx, got := ledger.WithReceipts(t.Context())
 			c := certOf(d, 0, now)
-			fact := ledger.New(ledger.Events, ledger.KindCertIssued, now, "test", c.Device, nil, []byte("{}"))
+			fact := ledger.New(ledger.KindCertIssued, now, "test", c.Device, nil, []byte("{}"))
 			asked <- struct{}{}
 			if _, err := certs.Issue(ctx, c, now, now.Add(time.Hour), fact); err != nil {
 				t.Errorf("device %d: %v", d, err)

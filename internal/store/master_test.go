@@ -66,8 +66,8 @@ func TestAReplayKnowsTheNewestMaster(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := time.UnixMilli(1_800_000_000_000).UTC()
-	f := ledger.New(ledger.Events, ledger.KindOrderMastered, at, "person:a", "ord-1", nil, data)
-	if err := r.db.CreateOrder(t.Context(), factory.Order{ID: "ord-1", Product: "pump", State: factory.Open, Created: at, Master: m}, f); err != nil {
+	f := ledger.New(ledger.KindOrderMastered, at, "person:a", "ord-1", nil, data)
+	if err := r.db.CreateOrder(t.Context(), factory.Order{ID: "ord-1", Product: "pump", State: factory.Open, Created: at, Master: m}, oneLog(f)[0]); err != nil {
 		t.Fatal(err)
 	}
 	if err := old.CreateOrder(t.Context(), factory.Order{ID: "ord-1", Product: "pump", State: factory.Closed, Created: at}); err != nil {

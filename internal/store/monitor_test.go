@@ -46,7 +46,7 @@ func TestAFindingEndsWithItsTrouble(t *testing.T) {
 	}
 	at := uint64(0)
 	told := func(kind ledger.Kind, data string) {
-		f := ledger.New(ledger.Events, kind, time.Now(), "test", devN(0), nil, []byte(data))
+		f := ledger.New(kind, time.Now(), "test", devN(0), nil, []byte(data))
 		at++
 		if found, ok := monitor.FromFact(f, ref(at)); ok {
 			found.Product = "pump"
@@ -120,7 +120,7 @@ func TestAFailedUpdateIsOverWhenTheUpdateIsThere(t *testing.T) {
 			if _, err := m.Raise(t.Context(), reactions(), f); err != nil {
 				t.Fatal(err)
 			}
-			if err := m.Cure(t.Context(), reactions(), ledger.New(ledger.Events, c.kind, time.Now(), "test", devN(0), nil, []byte(c.data)), ref(7)); err != nil {
+			if err := m.Cure(t.Context(), reactions(), ledger.New(c.kind, time.Now(), "test", devN(0), nil, []byte(c.data)), ref(7)); err != nil {
 				t.Fatal(err)
 			}
 			if over := openKinds(t, m)[monitor.FailedUpdate] == 0; over != c.over {
@@ -291,7 +291,7 @@ func TestWhatAPersonClosesMeanwhileHoldsNothingUp(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	good := ledger.New(ledger.Events, ledger.KindVerdict, time.Now(), "test", devN(0), nil, []byte(`{"word":"affirming"}`))
+	good := ledger.New(ledger.KindVerdict, time.Now(), "test", devN(0), nil, []byte(`{"word":"affirming"}`))
 	if err := m.Cure(t.Context(), reactions(), good, ref(9)); err != nil || len(openKinds(t, m)) != 0 {
 		t.Errorf("open %v, %v", openKinds(t, m), err)
 	}
@@ -309,7 +309,7 @@ func TestWhatIsSaidInTheOpenIsAFindingToo(t *testing.T) {
 		ledger.KindDeviceRefused:      {`not JSON`, monitor.Refusals, monitor.High},
 		ledger.KindDeviceInconsistent: {`{"device":"d","had":2,"said":1,"what":"boot count went back"}`, monitor.CloneSuspected, monitor.Critical},
 	} {
-		f, ok := monitor.FromFact(ledger.New(ledger.Events, kind, time.Now(), "test", "d", nil, []byte(c.data)), ref(3))
+		f, ok := monitor.FromFact(ledger.New(kind, time.Now(), "test", "d", nil, []byte(c.data)), ref(3))
 		if !ok || f.Kind != c.want || f.Severity != c.how || f.Text == "" || f.Cause == nil {
 			t.Errorf("%s: %+v", kind, f)
 		}

@@ -90,7 +90,7 @@ func quietBench(t testing.TB, change func(*device.Config)) (*store.DB, *device.S
 	db.Trace(c.note)
 	c.svc, c.proofs, c.key = deviceBenchOn(t, db, change)
 	svc, l := c.svc, c.proofs
-	if err := db.PutProduct(t.Context(), product.Product{ID: "pump"}, ledger.New(ledger.Control, ledger.KindProductCreated, time.Now(), "test", "pump", nil, nil)); err != nil {
+	if err := db.PutProduct(t.Context(), product.Product{ID: "pump"}, ledger.New(ledger.KindProductCreated, time.Now(), "test", "pump", nil, nil)); err != nil {
 		t.Fatal(err)
 	}
 	if err := db.FollowWakes(t.Context()); err != nil {

@@ -263,7 +263,7 @@ func TestADeviceArrivesOnce(t *testing.T) {
 	}
 	arrives := func(what string, want foreign.Outcome, a foreign.Arrival) {
 		t.Helper()
-		f := ledger.New(ledger.Events, ledger.KindDeviceImported, x.now, "person:frank", a.Device, nil, []byte("{}"))
+		f := ledger.New(ledger.KindDeviceImported, x.now, "person:frank", a.Device, nil, []byte("{}"))
 		if got, err := x.db.Foreign().Arrive(t.Context(), a, f); err != nil || got != want {
 			t.Errorf("%s: %q, %v, want %q", what, got, err, want)
 		}

@@ -86,7 +86,7 @@ func (a *after) RevokeDevice(ctx context.Context, caller access.Caller, id, _ st
 		return errCrash
 	}
 	a.revoked[id]++
-	f := ledger.New(ledger.Events, ledger.KindCertRevoked, a.s.now, caller.ID, id, nil, []byte(fmt.Sprint(reason)))
+	f := ledger.New(ledger.KindCertRevoked, a.s.now, caller.ID, id, nil, []byte(fmt.Sprint(reason)))
 	return a.s.db.Write(ctx, func(tx *store.Tx) error { return tx.Append(f) })
 }
 

@@ -413,7 +413,7 @@ func TestARolloutThatWentOnInLostTimeEnds(t *testing.T) {
 				}
 				r.tick(time.Second)
 			}
-			e, err := ledger.New(ledger.Control, kind, r.now, "person:op", "r1", nil, []byte("{}")).Encode(nil)
+			e, err := ledger.New(kind, r.now, "person:op", "r1", nil, []byte("{}")).Encode(nil)
 			if err != nil {
 				t.Fatal(err)
 			}

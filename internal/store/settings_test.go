@@ -54,7 +54,7 @@ func TestASettingSaysOfWhenItIs(t *testing.T) {
 // takes has releases that are published from now on take these parameters.
 func (s *stages) takes(schema wire.Schema) {
 	s.t.Helper()
-	if err := s.db.SetSchema(s.t.Context(), "pump", schema, ledger.New(ledger.Control, ledger.KindSchemaChanged, s.now, "test", "pump", nil, []byte("{}"))); err != nil {
+	if err := s.db.SetSchema(s.t.Context(), "pump", schema, ledger.New(ledger.KindSchemaChanged, s.now, "test", "pump", nil, []byte("{}"))); err != nil {
 		s.t.Fatal(err)
 	}
 }

@@ -136,7 +136,7 @@ func newStagesOver(t testing.TB, model wire.UpdateModel, open func(dir string) (
 		t.Fatal(err)
 	}
 	p := product.Product{ID: "pump", Model: model, Hardware: []string{"A", "B"}}
-	f := ledger.New(ledger.Control, ledger.KindProductCreated, s.now, "test", "pump", nil, []byte("{}"))
+	f := ledger.New(ledger.KindProductCreated, s.now, "test", "pump", nil, []byte("{}"))
 	if err := s.db.PutProduct(t.Context(), p, f); err != nil {
 		t.Fatal(err)
 	}
@@ -301,7 +301,7 @@ func (s *stages) says(id string, rel release.Release, healthy, trial bool, resul
 func (s *stages) proves(id string, rel release.Release, tier attest.Tier) {
 	s.t.Helper()
 	v := attest.Verdict{Device: id, At: s.now, Status: tier, Word: tier.String(), Release: rel.Digest[:]}
-	f := ledger.New(ledger.Events, ledger.KindVerdict, s.now, "test", id, nil, []byte("{}"))
+	f := ledger.New(ledger.KindVerdict, s.now, "test", id, nil, []byte("{}"))
 	v.UID = f.UID
 	if err := s.db.Attest().PutVerdict(s.t.Context(), v, must(wire.SPKIOf(s.keys[id].Public()))(s.t), f); err != nil {
 		s.t.Fatal(err)

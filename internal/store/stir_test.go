@@ -18,7 +18,7 @@ func TestWhatChangesOfADeviceIsToBeFollowed(t *testing.T) {
 	var at int64
 	now := time.UnixMilli(1_700_000_000_000).UTC()
 	fact := func(id string) ledger.Fact {
-		return ledger.New(ledger.Events, ledger.KindDeviceState, now, "test", id, nil, []byte("{}"))
+		return ledger.New(ledger.KindDeviceState, now, "test", id, nil, []byte("{}"))
 	}
 	report := func(change func(*device.Report)) func() error {
 		return func() error {

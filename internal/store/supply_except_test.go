@@ -164,7 +164,7 @@ func TestAdvisoriesThatAreOldOrFew(t *testing.T) {
 // Who says what a product asks for has seen what it asked for before.
 func TestTwoWhoChangeThePolicyAtOnce(t *testing.T) {
 	g := newGated(t, supply.Off)
-	fact := ledger.New(ledger.Control, ledger.KindSupplyPolicyChanged, g.now, "person:carol", "pump", nil, []byte("{}"))
+	fact := ledger.New(ledger.KindSupplyPolicyChanged, g.now, "person:carol", "pump", nil, []byte("{}"))
 	if err := g.db.Supply().PutPolicy(t.Context(), "pump", supply.Policy{Mode: supply.Off}, supply.Policy{Mode: supply.Warn}, fact); err == nil || !strings.Contains(err.Error(), supply.ErrChanged.Error()) {
 		t.Errorf("over what was never seen: %v", err)
 	}

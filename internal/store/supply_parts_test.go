@@ -51,7 +51,7 @@ func newBuilt(t *testing.T, s *stages) *built {
 
 // order makes an order with devices of a product; the store is asked as the factory asks it.
 func (b *built) order(id, product string, devices int, lots ...string) error {
-	f := ledger.New(ledger.Control, ledger.KindOrderCreated, b.now, "test", id, nil, []byte("{}"))
+	f := ledger.New(ledger.KindOrderCreated, b.now, "test", id, nil, []byte("{}"))
 	o := factory.Order{ID: id, UID: f.UID, Product: product, State: factory.Open, Created: b.now, Lots: lots}
 	if err := b.db.CreateOrder(b.t.Context(), o, f); err != nil {
 		return err
@@ -301,7 +301,7 @@ func TestPartsComeBackFromTheLog(t *testing.T) {
 		{ledger.KindOrderLotsNamed, "o", `{"order":"o","lots":["l","m"]}`},
 		{ledger.KindOrderLotsTaken, "o", `{"order":"o","lots":["m"],"reason":"not so"}`},
 	} {
-		appendAll(t, r.db, ledger.New(ledger.Events, f.kind, at, "person:a", f.subject, nil, []byte(f.data)))
+		appendAll(t, r.db, oneLog(ledger.New(f.kind, at, "person:a", f.subject, nil, []byte(f.data)))...)
 	}
 	r.grow(t, 5)
 	if err := old.Replay(t.Context(), ledger.Events, 5, r.entries(t, 5), map[ledger.Kind]store.Replayed{}); err != nil {

@@ -53,7 +53,7 @@ func TestAnOlderVerdictDoesNotReplaceANewerOne(t *testing.T) {
 	put := func(at time.Time, tier attest.Tier) {
 		t.Helper()
 		v := attest.Verdict{Device: id, At: at, Status: tier, Word: tier.String(), Release: rel.Digest[:]}
-		f := ledger.New(ledger.Events, ledger.KindVerdict, at, "test", id, nil, []byte("{}"))
+		f := ledger.New(ledger.KindVerdict, at, "test", id, nil, []byte("{}"))
 		v.UID = f.UID
 		if err := s.db.Attest().PutVerdict(t.Context(), v, must(wire.SPKIOf(s.keys[id].Public()))(t), f); err != nil {
 			t.Fatal(err)

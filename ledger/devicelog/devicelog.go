@@ -167,7 +167,7 @@ func (s *Service) advance(ctx context.Context, caller access.Caller, head Head, 
 	if !s.may.takes(b.Device, len(envelope), next.Heard) { // it comes again
 		return s.reply(ctx, head, wire.LogReply{Acked: head.Seq})
 	}
-	f := ledger.New(ledger.Events, ledger.KindDeviceLogAnchored, s.now(), caller.ID, b.Device, nil, envelope)
+	f := ledger.New(ledger.KindDeviceLogAnchored, s.now(), caller.ID, b.Device, nil, envelope)
 	facts := []ledger.Fact{f}
 	if e, ok := event(b, wire.LogRollback); ok {
 		told, err := s.fact(caller, head, b, Fork{Code: CodeSetBack, Said: string(e.Data)})
@@ -252,5 +252,5 @@ func (s *Service) fact(caller access.Caller, h Head, b wire.LogBatch, f Fork) (l
 	if err != nil {
 		return ledger.Fact{}, err
 	}
-	return ledger.New(ledger.Events, ledger.KindDeviceLogForked, s.now(), caller.ID, b.Device, nil, data), nil
+	return ledger.New(ledger.KindDeviceLogForked, s.now(), caller.ID, b.Device, nil, data), nil
 }

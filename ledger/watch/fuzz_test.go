@@ -39,7 +39,7 @@ func FuzzDecodePolicy(f *testing.F) {
 // Whatever stands in an entry, it is judged and remembered without harm.
 func FuzzEntry(f *testing.F) {
 	for _, k := range []ledger.Kind{ledger.KindAccessChanged, ledger.KindCertIssued, ledger.KindReleasePublished, ledger.KindKeyCreated, "nobody.knows"} {
-		e := encode(f, ledger.New(ledger.Control, k, time.Unix(9, 0), "a", "s", nil, []byte(`{"roles":["admin"]}`)))
+		e := encode(f, factOf(ledger.Control, k, time.Unix(9, 0), "a", "s", []byte(`{"roles":["admin"]}`)))
 		f.Add(e, true)
 		f.Add(e, false)
 	}

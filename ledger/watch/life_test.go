@@ -104,7 +104,17 @@ func (l *life) role(threshold uint, names ...string) wire.KeySet {
 func (l *life) fact(log ledger.Log, kind ledger.Kind, actor, subject string, data []byte) {
 	l.t.Helper()
 	l.now = l.now.Add(time.Second)
-	l.raw(log, encode(l.t, ledger.New(log, kind, l.now, actor, subject, nil, data)))
+	l.raw(log, encode(l.t, factOf(log, kind, l.now, actor, subject, data)))
+}
+
+// factOf makes facts of kinds that no log has, too.
+func factOf(log ledger.Log, kind ledger.Kind, at time.Time, actor, subject string, data []byte) ledger.Fact {
+	if len(kind.Logs()) == 1 {
+		return ledger.New(kind, at, actor, subject, nil, data)
+	}
+	f := ledger.Genesis(log, at, actor, subject, data)
+	f.Kind = kind
+	return f
 }
 
 // encode gives an entry; what is private in it is only committed to.

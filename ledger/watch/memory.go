@@ -193,7 +193,7 @@ func (m *Memory) learn(p Policy, l *line, wrong map[string]bool) {
 	if l.err != nil {
 		return
 	}
-	if _, here := belongs(l.Log, l.kind); !here {
+	if !slices.Contains(l.kind.Logs(), l.Log) {
 		return
 	}
 	if l.Log == ledger.Control {

@@ -121,14 +121,14 @@ func malformed(_ *Memory, _ Policy, l *line) string {
 }
 
 func unknown(_ *Memory, _ Policy, l *line) string {
-	if known, _ := belongs(l.Log, l.kind); known || l.kind == "" {
+	if len(l.kind.Logs()) > 0 || l.kind == "" {
 		return ""
 	}
 	return fmt.Sprintf("the kind %q is not known to this version", l.kind)
 }
 
 func misplaced(_ *Memory, _ Policy, l *line) string {
-	if known, here := belongs(l.Log, l.kind); !known || here {
+	if logs := l.kind.Logs(); len(logs) == 0 || slices.Contains(logs, l.Log) {
 		return ""
 	}
 	return fmt.Sprintf("%s does not belong into the log %s", l.kind, l.Log)

@@ -181,7 +181,7 @@ func (s *Service) Trust(ctx context.Context, caller access.Caller, spec Spec) (C
 	if err != nil {
 		return CA{}, err
 	}
-	err = s.c.Store.AddCA(ctx, c, ledger.New(ledger.Control, ledger.KindForeignTrusted, now, caller.ID, c.ID, nil, data))
+	err = s.c.Store.AddCA(ctx, c, ledger.New(ledger.KindForeignTrusted, now, caller.ID, c.ID, nil, data))
 	if errors.Is(err, ErrExists) {
 		return CA{}, fault.New(fault.Conflict, "foreign.known", fmt.Sprintf("CA %.12s is believed already", c.ID), "a CA is for one product: see `hallmark foreign-ca list`")
 	}
@@ -242,7 +242,7 @@ func (s *Service) Untrust(ctx context.Context, caller access.Caller, id, reason 
 	if err != nil {
 		return err
 	}
-	err = s.c.Store.EndCA(ctx, c.ID, now, ledger.New(ledger.Control, ledger.KindForeignEnded, now, caller.ID, c.ID, nil, data))
+	err = s.c.Store.EndCA(ctx, c.ID, now, ledger.New(ledger.KindForeignEnded, now, caller.ID, c.ID, nil, data))
 	if errors.Is(err, ErrNotFound) {
 		return none
 	}
@@ -447,7 +447,7 @@ func imported(e Entry, actor string, now time.Time) (ledger.Fact, error) {
 		d.Of = "" // the name is private, and the ID commits to it
 	}
 	data, err := json.Marshal(d)
-	return ledger.New(ledger.Events, ledger.KindDeviceImported, now, actor, e.Device, nil, data), err
+	return ledger.New(ledger.KindDeviceImported, now, actor, e.Device, nil, data), err
 }
 
 func digest(b []byte) []byte { s := sha256.Sum256(b); return s[:] }

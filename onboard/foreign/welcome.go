@@ -78,7 +78,7 @@ func (s *Service) Welcome(ctx context.Context, caller access.Caller, h Handed) (
 	if err != nil {
 		return Welcomed{}, err
 	}
-	out, err := s.c.Store.Arrive(ctx, a, ledger.New(ledger.Events, ledger.KindDeviceImported, now, caller.ID, a.Device, nil, data))
+	out, err := s.c.Store.Arrive(ctx, a, ledger.New(ledger.KindDeviceImported, now, caller.ID, a.Device, nil, data))
 	if err != nil {
 		return Welcomed{}, err
 	}

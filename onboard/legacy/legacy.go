@@ -265,7 +265,7 @@ func admitted(c Client, hardware string, caller access.Caller, now time.Time) (l
 	data, err := json.Marshal(foreign.Imported{
 		Device: c.Device, Product: c.Product, Hardware: hardware, Format: foreign.Format(c.Kind), Name: c.Name, Kind: "client", Identity: hex.EncodeToString(c.Key), Assurance: string(device.Says),
 	})
-	return ledger.New(ledger.Events, ledger.KindDeviceImported, now, caller.ID, c.Device, nil, data), err
+	return ledger.New(ledger.KindDeviceImported, now, caller.ID, c.Device, nil, data), err
 }
 
 // newToken makes a secret, and what is kept of it.
@@ -376,7 +376,7 @@ type Change struct {
 
 func changeFact(subject string, c Change, caller access.Caller, at time.Time) (ledger.Fact, error) {
 	data, err := json.Marshal(c)
-	return ledger.New(ledger.Control, ledger.KindLegacyChanged, at, caller.ID, subject, nil, data), err
+	return ledger.New(ledger.KindLegacyChanged, at, caller.ID, subject, nil, data), err
 }
 
 // Gateways lists a product's.

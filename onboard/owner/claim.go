@@ -62,7 +62,7 @@ func (s *Service) MakeCodes(ctx context.Context, caller access.Caller, l Labels)
 	if err != nil {
 		return nil, "", err
 	}
-	f := ledger.New(ledger.Control, ledger.KindClaimCodes, now, caller.ID, l.Product, nil, data)
+	f := ledger.New(ledger.KindClaimCodes, now, caller.ID, l.Product, nil, data)
 	err = s.cfg.Codes.PutCodes(ctx, hashes, now, f)
 	if errors.Is(err, ErrChanged) {
 		return nil, "", fault.New(fault.Conflict, "claim.changed", "a device was claimed meanwhile, or is handed on", "make the codes again: it is left out then")

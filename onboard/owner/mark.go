@@ -227,7 +227,7 @@ func (s *Service) RecallDevices(ctx context.Context, caller access.Caller, r Rec
 	if err != nil {
 		return Recall{}, err
 	}
-	whole := ledger.New(ledger.Control, ledger.KindRecallIssued, r.Made, caller.ID, r.ID, nil, data)
+	whole := ledger.New(ledger.KindRecallIssued, r.Made, caller.ID, r.ID, nil, data)
 	err = s.cfg.Marks.PutRecall(ctx, r, ids, whole, func(id string, from, to device.Legitimacy) (ledger.Fact, error) {
 		return s.judging(caller.ID, id, r.ID, "", r.Made)(from, to)
 	})

@@ -101,7 +101,7 @@ func (s *Service) Create(ctx context.Context, caller access.Caller, name string)
 
 func (s *Service) ownerFact(kind ledger.Kind, caller access.Caller, at time.Time, o Owner) (ledger.Fact, error) {
 	data, err := json.Marshal(map[string]string{"owner": o.ID, "name": o.Name})
-	return ledger.New(ledger.Control, kind, at, caller.ID, o.ID, nil, data), err
+	return ledger.New(kind, at, caller.ID, o.ID, nil, data), err
 }
 
 // End ends an owner that has no devices any more: its members can do nothing from then on.
@@ -190,7 +190,7 @@ func actor(p Period) string { return "owner:" + hex.EncodeToString(p.Digest[:min
 
 func fact(kind ledger.Kind, at time.Time, who, device string, cause *ledger.Ref, data any) (ledger.Fact, error) {
 	b, err := json.Marshal(data)
-	return ledger.New(ledger.Events, kind, at, who, device, cause, b), err
+	return ledger.New(kind, at, who, device, cause, b), err
 }
 
 // Tick goes on with what waits for devices, and with what a crash or an outage interrupted.

@@ -100,7 +100,7 @@ func (s *Service) guessed(ctx context.Context, v Voucher, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	f := ledger.New(ledger.Events, ledger.KindVoucherGuessed, now, access.Internal("rekey").ID, v.Device, nil, data)
+	f := ledger.New(ledger.KindVoucherGuessed, now, access.Internal("rekey").ID, v.Device, nil, data)
 	return s.c.Store.Missed(ctx, v.ID, Miss{Guess: true, Most: s.c.Limits.Attempts, At: now, Fact: f})
 }
 
@@ -256,15 +256,15 @@ func (s *Service) rekey(ctx context.Context, a admitted, req pkcs10.Request, cla
 		},
 		Facts: func(revoked []pki.Revocation) ([]ledger.Fact, error) {
 			facts := []ledger.Fact{
-				ledger.New(ledger.Events, ledger.KindDeviceRekeyed, now, actor, id, nil, data),
-				ledger.New(ledger.Events, ledger.KindCertIssued, now, actor, id, nil, next.Cert.Raw),
+				ledger.New(ledger.KindDeviceRekeyed, now, actor, id, nil, data),
+				ledger.New(ledger.KindCertIssued, now, actor, id, nil, next.Cert.Raw),
 			}
 			for _, r := range revoked {
 				doc, err := json.Marshal(r)
 				if err != nil {
 					return nil, err
 				}
-				facts = append(facts, ledger.New(ledger.Events, ledger.KindCertRevoked, now, actor, id, nil, doc))
+				facts = append(facts, ledger.New(ledger.KindCertRevoked, now, actor, id, nil, doc))
 			}
 			return facts, nil
 		},

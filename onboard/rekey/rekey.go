@@ -306,7 +306,7 @@ func (s *Service) issued(v Voucher, reason string, today Counts, open []Voucher)
 	if err != nil {
 		return nil, err
 	}
-	facts := []ledger.Fact{ledger.New(ledger.Events, ledger.KindVoucherIssued, v.Issued, v.By, v.Device, nil, data)}
+	facts := []ledger.Fact{ledger.New(ledger.KindVoucherIssued, v.Issued, v.By, v.Device, nil, data)}
 	for _, o := range open {
 		f, err := ended(o, "replaced", "", v.By, v.Issued)
 		if err != nil {
@@ -326,7 +326,7 @@ type GuessedData struct {
 
 func ended(v Voucher, why, reason, actor string, at time.Time) (ledger.Fact, error) {
 	data, err := json.Marshal(EndedData{Voucher: v.ID, Device: v.Device, Why: why, Reason: reason})
-	return ledger.New(ledger.Events, ledger.KindVoucherRevoked, at, actor, v.Device, nil, data), err
+	return ledger.New(ledger.KindVoucherRevoked, at, actor, v.Device, nil, data), err
 }
 
 func unknown(id string) error {

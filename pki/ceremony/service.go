@@ -132,7 +132,7 @@ func (s *Service) Submit(ctx context.Context, caller access.Caller, envelope []b
 
 // Record makes the fact of a ceremony.
 func Record(t wire.Transcript, envelope []byte, names map[string]string, actor string, now time.Time) (Held, ledger.Fact, error) {
-	f := ledger.New(ledger.Control, ledger.KindCeremonyHeld, now.UTC(), actor, t.Ceremony, nil, envelope)
+	f := ledger.New(ledger.KindCeremonyHeld, now.UTC(), actor, t.Ceremony, nil, envelope)
 	if len(names) > 0 {
 		for label, n := range names {
 			if !line(n, 128) || !hasLabel(t, label) {

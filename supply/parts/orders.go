@@ -38,7 +38,7 @@ func (s *Service) Name(ctx context.Context, caller access.Caller, order string, 
 			return nil, explain(err, "lot", l)
 		}
 	}
-	f, err := s.fact(ledger.Events, ledger.KindOrderLotsNamed, s.now(), caller, order, Naming{Order: order, Lots: lots})
+	f, err := s.fact(ledger.KindOrderLotsNamed, s.now(), caller, order, Naming{Order: order, Lots: lots})
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func (s *Service) Unname(ctx context.Context, caller access.Caller, order, lot, 
 	if err := s.order(ctx, caller, access.PartsManage, order, true); err != nil {
 		return nil, err
 	}
-	f, err := s.fact(ledger.Events, ledger.KindOrderLotsTaken, s.now(), caller, order, Naming{Order: order, Lots: []string{lot}, Reason: reason})
+	f, err := s.fact(ledger.KindOrderLotsTaken, s.now(), caller, order, Naming{Order: order, Lots: []string{lot}, Reason: reason})
 	if err != nil {
 		return nil, err
 	}

@@ -61,9 +61,9 @@ func (s *Service) read(ctx context.Context, caller access.Caller, kind, id strin
 }
 
 // fact tells of a thing as it is now.
-func (s *Service) fact(log ledger.Log, kind ledger.Kind, at time.Time, caller access.Caller, subject string, thing any) (ledger.Fact, error) {
+func (s *Service) fact(kind ledger.Kind, at time.Time, caller access.Caller, subject string, thing any) (ledger.Fact, error) {
 	data, err := json.Marshal(thing)
-	return ledger.New(log, kind, at, caller.ID, subject, nil, data), err
+	return ledger.New(kind, at, caller.ID, subject, nil, data), err
 }
 
 func invalid(format string, args ...any) error {
@@ -124,7 +124,7 @@ func (s *Service) SetSupplier(ctx context.Context, caller access.Caller, want Su
 		return Supplier{}, invalid("supplier %s: it needs a name, and at most %d more that bills of materials call it", want.ID, maxNames)
 	}
 	want.By, want.At, want.Ended, want.Rev = caller.ID, s.now(), time.Time{}, had.Rev
-	f, err := s.fact(ledger.Control, ledger.KindSupplierChanged, want.At, caller, want.ID, want)
+	f, err := s.fact(ledger.KindSupplierChanged, want.At, caller, want.ID, want)
 	if err != nil {
 		return Supplier{}, err
 	}
@@ -148,7 +148,7 @@ func (s *Service) EndSupplier(ctx context.Context, caller access.Caller, id, rea
 	}
 	v.By, v.At = caller.ID, s.now()
 	v.Ended = v.At
-	f, err := s.fact(ledger.Control, ledger.KindSupplierChanged, v.At, caller, id, struct {
+	f, err := s.fact(ledger.KindSupplierChanged, v.At, caller, id, struct {
 		Supplier
 		Reason string `json:"reason"`
 	}{v, reason})
@@ -212,7 +212,7 @@ func (s *Service) SetPart(ctx context.Context, caller access.Caller, want Part) 
 		return Part{}, err
 	}
 	want.By, want.At, want.Rev = caller.ID, s.now(), had.Rev
-	f, err := s.fact(ledger.Control, ledger.KindPartChanged, want.At, caller, want.ID, want)
+	f, err := s.fact(ledger.KindPartChanged, want.At, caller, want.ID, want)
 	if err != nil {
 		return Part{}, err
 	}
@@ -268,7 +268,7 @@ func (s *Service) Receive(ctx context.Context, caller access.Caller, want Lot) (
 }
 
 func (s *Service) put(ctx context.Context, caller access.Caller, kind ledger.Kind, l Lot) (Lot, error) {
-	f, err := s.fact(ledger.Events, kind, l.At, caller, l.ID, l)
+	f, err := s.fact(kind, l.At, caller, l.ID, l)
 	if err != nil {
 		return Lot{}, err
 	}

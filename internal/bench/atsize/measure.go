@@ -88,7 +88,7 @@ func slowestLot(ctx context.Context, db *store.DB, o options) (out time.Duration
 		return 0, err
 	}
 	for _, order := range orders {
-		if err := db.Parts().Name(ctx, order.ID, []string{lot}, ledger.New(ledger.Events, ledger.KindOrderLotsNamed, time.Now(), "person:ann", order.ID, nil, []byte("{}"))); err != nil {
+		if err := db.Parts().Name(ctx, order.ID, []string{lot}, ledger.New(ledger.KindOrderLotsNamed, time.Now(), "person:ann", order.ID, nil, []byte("{}"))); err != nil {
 			return 0, err
 		}
 	}

@@ -113,7 +113,7 @@ func (c *crowd) past(ctx context.Context, db *store.DB, n int) error {
 	for from := c.n; from < n; from += 2 * batch {
 		if err := db.Write(ctx, func(tx *store.Tx) error { //nolint:contextcheck // the transaction has a context of its own
 			for i := from; i < min(from+2*batch, n); i += 2 {
-				if err := tx.Append(ledger.New(ledger.Events, ledger.KindDeviceState, c.now.Add(-time.Hour), "server", ID(i, n), nil, activated)); err != nil {
+				if err := tx.Append(ledger.New(ledger.KindDeviceState, c.now.Add(-time.Hour), "server", ID(i, n), nil, activated)); err != nil {
 					return err
 				}
 			}

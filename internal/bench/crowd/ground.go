@@ -71,7 +71,7 @@ func (c *crowd) product(ctx context.Context, db *store.DB, id string) error {
 	if _, err := db.Product(ctx, id); err == nil {
 		return nil
 	}
-	return db.PutProduct(ctx, p, ledger.New(ledger.Control, ledger.KindProductCreated, c.now, "person:ann", id, nil, []byte("{}")))
+	return db.PutProduct(ctx, p, ledger.New(ledger.KindProductCreated, c.now, "person:ann", id, nil, []byte("{}")))
 }
 
 func (c *crowd) versions(ctx context.Context, db *store.DB, product string) error {
@@ -112,7 +112,7 @@ func contain(ctx context.Context, db *store.DB, digest [32]byte) error {
 func (c *crowd) orders(ctx context.Context, db *store.DB, product string) error {
 	for k := range (c.n+orderSize-1)/orderSize + 1 {
 		id := fmt.Sprintf("%s-order-%04d", product, k+1)
-		f := ledger.New(ledger.Control, ledger.KindOrderCreated, c.now, "person:ann", id, nil, []byte("{}"))
+		f := ledger.New(ledger.KindOrderCreated, c.now, "person:ann", id, nil, []byte("{}"))
 		if err := db.CreateOrder(ctx, factory.Order{
 			ID: id, UID: f.UID, OEM: "acme", Product: product, Hardware: "A", Quota: orderSize, State: factory.Open, Created: c.now.AddDate(-1, 0, k),
 			NotBefore: c.now.AddDate(-1, 0, 0), NotAfter: c.now.AddDate(1, 0, 0),
@@ -146,7 +146,7 @@ func (c *crowd) commandsOf(ctx context.Context, db *store.DB, product string) er
 		id := fmt.Sprintf("%s-command-%04d", product, k+1)
 		issued := c.now.Add(-time.Duration(k) * time.Hour)
 		w := wire.Command{ID: id, Product: product, Act: wire.ActAttest, Issued: uint64(issued.Unix()), Expires: uint64(issued.AddDate(0, 1, 0).Unix()), Devices: set}
-		f := ledger.New(ledger.Control, ledger.KindCommandIssued, issued, "person:ann", id, nil, []byte("{}"))
+		f := ledger.New(ledger.KindCommandIssued, issued, "person:ann", id, nil, []byte("{}"))
 		if err := db.Devices().PutCommand(ctx, device.Command{
 			ID: id, UID: f.UID, Digest: sha256.Sum256([]byte(id)), Wire: w, Issued: issued, Expires: issued.AddDate(0, 1, 0),
 		}, nil, f); err != nil {

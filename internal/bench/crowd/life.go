@@ -187,7 +187,7 @@ func (c *crowd) evidence(tx *store.Tx, d one) error {
 	if err != nil {
 		return err
 	}
-	f := ledger.New(ledger.Events, ledger.KindVerdict, at, "device:"+d.id, d.id, nil, data)
+	f := ledger.New(ledger.KindVerdict, at, "device:"+d.id, d.id, nil, data)
 	v.UID = f.UID
 	if err := store.PutVerdict(tx, v); err != nil || d.i%2 != 0 {
 		return err
@@ -299,5 +299,5 @@ func (c *crowd) history(tx *store.Tx, d one) error {
 	if d.i%4 != 0 {
 		return nil
 	}
-	return tx.Append(ledger.New(ledger.Events, ledger.KindDeviceState, store.Time(d.made), "server", d.id, nil, activated))
+	return tx.Append(ledger.New(ledger.KindDeviceState, store.Time(d.made), "server", d.id, nil, activated))
 }

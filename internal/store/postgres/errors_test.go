@@ -19,7 +19,7 @@ import (
 )
 
 func fact(subject string) ledger.Fact {
-	return ledger.New(ledger.Events, ledger.KindDeviceHealthy, time.Now(), "test", subject, nil, []byte("{}"))
+	return ledger.New(ledger.KindDeviceHealthy, time.Now(), "test", subject, nil, []byte("{}"))
 }
 
 func appendFact(t *testing.T, db *store.DB, subject string) error {

@@ -48,7 +48,7 @@ func TestWhatIsForgottenIsInNoFile(t *testing.T) {
 		t.Fatal("it is in no file to begin with")
 	}
 	d := device.Device{ID: "d", Product: "pump", State: device.Disposed, Group: canary}
-	f := ledger.New(ledger.Events, ledger.KindDeviceForgotten, time.Now(), "test", "d", nil, []byte("{}"))
+	f := ledger.New(ledger.KindDeviceForgotten, time.Now(), "test", "d", nil, []byte("{}"))
 	if err := db.Devices().ForgetDevice(t.Context(), d, time.Now(), f); err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,7 @@ func TestConformance(t *testing.T) {
 }
 
 func fact(data []byte) ledger.Fact {
-	return ledger.New(ledger.Events, ledger.KindDeviceHealthy, time.Now(), "test", "s", nil, data)
+	return ledger.New(ledger.KindDeviceHealthy, time.Now(), "test", "s", nil, data)
 }
 
 // On a full disk every write fails or is there whole: never its state without its fact. With room again, it goes on.

@@ -36,7 +36,7 @@ func Run(t *testing.T, open func(t *testing.T) *store.DB) {
 }
 
 func fact(subject string) ledger.Fact {
-	return ledger.New(ledger.Events, ledger.KindDeviceHealthy, time.Now(), "test", subject, nil, []byte("{}"))
+	return ledger.New(ledger.KindDeviceHealthy, time.Now(), "test", subject, nil, []byte("{}"))
 }
 
 func write(t *testing.T, db *store.DB, fn func(tx *store.Tx) error) {
