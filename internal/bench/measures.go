@@ -182,6 +182,30 @@ var measures = []measure{
 		goal:      goal{onRatio: true, atLeast: true, bound: 0.8},
 	},
 	{
+		name: "download of 64 MB, mTLS, one device; the reference: http.ServeContent", unit: "MB/s",
+		ours:      benchmark{pkg: "./internal/server", name: "Download/mtls/1/ours", metric: "MB/s"},
+		reference: benchmark{pkg: "./internal/server", name: "Download/mtls/1/bare", metric: "MB/s"},
+		goal:      goal{onRatio: true, atLeast: true, bound: 0.9},
+	},
+	{
+		name: "download of 64 MB, mTLS, 8 at once; the reference: http.ServeContent", unit: "MB/s",
+		ours:      benchmark{pkg: "./internal/server", name: "Download/mtls/8/ours", metric: "MB/s"},
+		reference: benchmark{pkg: "./internal/server", name: "Download/mtls/8/bare", metric: "MB/s"},
+		goal:      goal{onRatio: true, atLeast: true, bound: 0.9},
+	},
+	{
+		name: "download of 64 MB, plain HTTP on loopback, one device; the reference: http.ServeContent", unit: "MB/s",
+		ours:      benchmark{pkg: "./internal/server", name: "Download/plain/1/ours", metric: "MB/s"},
+		reference: benchmark{pkg: "./internal/server", name: "Download/plain/1/bare", metric: "MB/s"},
+		goal:      goal{onRatio: true, atLeast: true, bound: 0.9},
+	},
+	{
+		name: "download of 64 MB, plain HTTP on loopback, 8 at once; the reference: http.ServeContent", unit: "MB/s",
+		ours:      benchmark{pkg: "./internal/server", name: "Download/plain/8/ours", metric: "MB/s"},
+		reference: benchmark{pkg: "./internal/server", name: "Download/plain/8/bare", metric: "MB/s"},
+		goal:      goal{onRatio: true, atLeast: true, bound: 0.9},
+	},
+	{
 		name: "a directive on demand, its place among 100,000 devices, processor time without the line", unit: "ms",
 		ours: benchmark{pkg: "./internal/server", name: "Directive/service", metric: "cpu-ms/op"}, goal: goal{bound: 0.3},
 	},

@@ -155,10 +155,7 @@ func (w *load) signingOnly() (address string) {
 	l, err := new(net.ListenConfig).Listen(w.b.Context(), "tcp", "127.0.0.1:0")
 	benchMust(w.b, err)
 	before := door.New(l, w.inst.deviceTLS(&ownCertificate{inst: w.inst, now: time.Now}), door.Limits{})
-	server := before.Server(handler, w.inst.lines.ConnState)
-	done := make(chan struct{})
-	go func() { defer close(done); _ = server.Serve(before) }()
-	w.b.Cleanup(func() { _ = server.Close(); <-done })
+	w.run(w.b, before, before.Server(handler, w.inst.lines.ConnState))
 	return l.Addr().String()
 }
 

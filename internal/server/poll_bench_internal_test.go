@@ -94,24 +94,36 @@ func (w *load) bare(b *testing.B) (address string) {
 	in := said()
 	answer, err := wire.EncodeCheckinReply(wire.CheckinReply{Time: 1 << 30, NextPoll: 300_000, Standing: "active", Token: in.Token.Next, Roll: 43200})
 	benchMust(b, err)
-	certificate := &ownCertificate{inst: w.inst, now: time.Now}
-	l, err := new(net.ListenConfig).Listen(b.Context(), "tcp", "127.0.0.1:0")
-	benchMust(b, err)
-	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return w.beside(b, true, func(w http.ResponseWriter, r *http.Request) {
 		if _, err := io.ReadAll(r.Body); err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
 		w.Header().Set("Content-Type", "application/cbor")
 		_, _ = w.Write(answer) // the device went away
-	})}
+	})
+}
+
+// beside opens a listener of net/http's own with the instance's certificate, or without TLS, that takes whatever certificate a client shows.
+func (w *load) beside(b *testing.B, secure bool, h http.HandlerFunc) (address string) {
+	b.Helper()
+	l, err := new(net.ListenConfig).Listen(b.Context(), "tcp", "127.0.0.1:0")
+	benchMust(b, err)
+	address = l.Addr().String()
+	if secure {
+		certificate := &ownCertificate{inst: w.inst, now: time.Now}
+		l = tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: certificate.get, ClientAuth: tls.RequestClientCert})
+	}
+	w.run(b, l, &http.Server{ReadHeaderTimeout: time.Minute, Handler: h})
+	return address
+}
+
+// run serves until the benchmark ends.
+func (w *load) run(b *testing.B, l net.Listener, s *http.Server) {
+	b.Helper()
 	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = server.Serve(tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: certificate.get, ClientAuth: tls.RequireAnyClientCert}))
-	}()
-	b.Cleanup(func() { _ = server.Close(); <-done })
-	return l.Addr().String()
+	go func() { defer close(done); _ = s.Serve(l) }()
+	b.Cleanup(func() { _ = s.Close(); <-done })
 }
 
 func pollMany(b *testing.B, w *load, devices []*loadDevice, address string) {

@@ -38,21 +38,21 @@ func newPlain(b *testing.B, devices int) *plain {
 		f.offline, err = soft.Open(l.Offline(), "pass")
 		benchMust(b, err)
 	}), b}
-	f.old = f.publish("1.0.0", 1)
-	f.new = f.publish("1.1.0", 2)
+	f.old = f.publish("1.0.0", 1, [32]byte{1}, 1) // what they are made of was never uploaded: no device fetches it
+	f.new = f.publish("1.1.0", 2, [32]byte{2}, 1)
 	begun := time.Now()
 	benchMust(b, crowd.Uniform(b.Context(), f.inst.db, "pump", f.twin(), devices, time.Now()))
 	b.Logf("%d devices after %s", devices, time.Since(begun).Round(time.Millisecond))
 	return f
 }
 
-// publish puts a release there as its approvers sign it. What it is made of was never uploaded: no device fetches it.
-func (f *plain) publish(version string, counter uint32) [32]byte {
+// publish puts a release of one program there as its approvers sign it.
+func (f *plain) publish(version string, counter uint32, program [32]byte, size uint64) [32]byte {
 	f.b.Helper()
 	now := time.Now().UTC()
 	m := wire.Release{
 		ID: "pump-" + version, Product: "pump", Model: wire.ModelBlob, Version: version, Hardware: []string{"A"}, Counter: counter, Created: uint64(now.Unix()),
-		Components: []wire.Component{{Name: "app", Kind: "exec", Version: version, Size: 1, Digest: bytes.Repeat([]byte{byte(counter)}, 32), Health: wire.HealthAlive}},
+		Components: []wire.Component{{Name: "app", Kind: "exec", Version: version, Size: size, Digest: program[:], Health: wire.HealthAlive}},
 	}
 	payload, err := wire.EncodeRelease(m)
 	benchMust(f.b, err)
