@@ -43,7 +43,7 @@ func (s *Service) ReplaceKey(ctx context.Context, caller access.Caller, id strin
 		err = fmt.Errorf("it is of device %s", n.Device)
 	}
 	if err != nil {
-		return fault.Newf(fault.Invalid, "attest.key", "new attestation key of device %s: %w", id, err)
+		return fault.Newf(fault.Invalid, "attest.key", "new attestation key of device %s: %w", id, err).With("the device asks again with a key that its present one signed")
 	}
 	if bytes.Equal(n.New, d.AttestKey) {
 		return nil
@@ -62,7 +62,7 @@ func (s *Service) ReplaceKey(ctx context.Context, caller access.Caller, id strin
 	case errors.Is(err, ErrKeyKnown):
 		return fault.New(fault.Denied, "attest.key-known", "the new attestation key of device "+id+" is, or was, a device's already", "have it make another")
 	case errors.Is(err, ErrChanged):
-		return fault.Newf(fault.Conflict, "attest.key-changed", "device %s: %w", id, err)
+		return fault.Newf(fault.Conflict, "attest.key-changed", "device %s: %w", id, err).With("the device asks again; when it happens anew, look at whether it is one device")
 	}
 	return err
 }

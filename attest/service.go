@@ -217,10 +217,10 @@ func (s *Service) open(ctx context.Context, caller access.Caller, action access.
 		return d, err
 	}
 	if caller.Kind == access.Device && caller.ID != access.DeviceCaller(id).ID {
-		return d, fault.New(fault.Denied, "device.other", "a device attests for itself only", "")
+		return d, fault.New(fault.Denied, "device.other", "a device attests for itself only", "attest under the ID that the certificate names")
 	}
 	if errors.Is(err, device.ErrNotFound) {
-		return d, fault.New(fault.NotFound, "device.unknown", fmt.Sprintf("no device %q", id), "")
+		return d, fault.New(fault.NotFound, "device.unknown", fmt.Sprintf("no device %q", id), "see `hallmark device list`")
 	}
 	return d, nil
 }
@@ -278,7 +278,7 @@ func (s *Service) judge(ctx context.Context, caller access.Caller, d device.Devi
 
 func (s *Service) prepare(ctx context.Context, d device.Device, envelope []byte) (wire.Evidence, Expect, error) {
 	refuse := func(err error) (wire.Evidence, Expect, error) {
-		return wire.Evidence{}, Expect{}, fault.Newf(fault.Invalid, "attest.evidence", "evidence of %s: %w", d.ID, err)
+		return wire.Evidence{}, Expect{}, fault.Newf(fault.Invalid, "attest.evidence", "evidence of %s: %w", d.ID, err).With("see what the device's software signs: evidence is a COSE_Sign1, docs/reference/api.md")
 	}
 	key, err := wire.ParseKey(d.AttestKey)
 	if err != nil {

@@ -73,7 +73,7 @@ func state(c Control, product string, caller access.Caller, w Words, now time.Ti
 		wrong = errors.New("it is measured, and a statement would add nothing")
 	}
 	if wrong != nil {
-		return s, fault.Newf(fault.Invalid, "compliance.statement", "statement on %s: %w", c.Key(), wrong)
+		return s, fault.Newf(fault.Invalid, "compliance.statement", "statement on %s: %w", c.Key(), wrong).With("correct the statement, and make it again")
 	}
 	return s, nil
 }

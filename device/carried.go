@@ -42,10 +42,10 @@ type Taken struct {
 // or is of before what is known, changes nothing, so that files may come twice and in any order. All of it is durable when it returns nil; where it broke off, it is taken in again.
 func (s *Service) TakeHistory(ctx context.Context, caller access.Caller, data []byte) (Taken, error) {
 	invalid := func(err error) (Taken, error) {
-		return Taken{}, fault.Newf(fault.Invalid, "history.invalid", "the history: %w", err)
+		return Taken{}, fault.Newf(fault.Invalid, "history.invalid", "the history: %w", err).With("write it again on the device: `hallmark-agent history`")
 	}
 	if s.cfg.Evidence == nil || s.cfg.Journal == nil {
-		return Taken{}, fault.New(fault.Unavailable, "history.closed", "no histories are taken in here", "")
+		return Taken{}, fault.New(fault.Unavailable, "history.closed", "no histories are taken in here", "give it to the server that wrote the carton")
 	}
 	h, err := carton.DecodeHistory(data)
 	if err != nil {
@@ -140,7 +140,7 @@ func (s *Service) journal(ctx context.Context, own access.Caller, id string, bat
 	for _, envelope := range batches {
 		last, err := lastOf(envelope)
 		if err != nil {
-			return reached, fault.Newf(fault.Invalid, "history.invalid", "the history's log: %w", err)
+			return reached, fault.Newf(fault.Invalid, "history.invalid", "the history's log: %w", err).With("write it again on the device: `hallmark-agent history`")
 		}
 		if last <= reached {
 			continue

@@ -63,7 +63,7 @@ func (s *Service) Carton(ctx context.Context, caller access.Caller, release [32]
 		return h, nil, fault.New(fault.Invalid, "carton.devices", fmt.Sprintf("%d devices, and a carton has at most %d", len(all), carton.MaxDevices), "name a group, or devices")
 	}
 	if h, err = s.packed(ctx, m, release, all, now); errors.Is(err, ledger.ErrNotYetWitnessed) {
-		return h, nil, fault.Newf(fault.Unavailable, "carton.not-witnessed", "what is to go into the carton: %w", err)
+		return h, nil, fault.Newf(fault.Unavailable, "carton.not-witnessed", "what is to go into the carton: %w", err).With("try again when the log is witnessed; `hallmark log keys` shows its witnesses")
 	} else if err != nil {
 		return h, nil, err
 	}

@@ -67,7 +67,7 @@ func (s *Service) reply(standing State, acked uint64, now time.Time) wire.Checki
 // heeded says why a device is not listened to, if it is not.
 func heeded(caller access.Caller, d Device) error {
 	if caller.Kind == access.Device && caller.ID != access.DeviceCaller(d.ID).ID {
-		return fault.New(fault.Denied, "device.other", "a device checks in for itself only", "")
+		return fault.New(fault.Denied, "device.other", "a device checks in for itself only", "check in under the ID that the certificate names")
 	}
 	if d.State == Provisioned { // it has enrolled, or it had no certificate to call with
 		return fault.New(fault.Conflict, "device.onboarding", fmt.Sprintf("the enrolment of device %s is not taken in yet", d.ID), "ask again; enrol anew if it stays so")

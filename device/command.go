@@ -103,13 +103,13 @@ func (s *Service) Command(ctx context.Context, caller access.Caller, in Instruct
 			return "", err
 		}
 		if in.Config, err = wire.EncodeConfig(entries); err != nil {
-			return "", fault.Newf(fault.Invalid, "command.invalid", "%w", err)
+			return "", fault.Newf(fault.Invalid, "command.invalid", "%w", err).With("correct the command, and give it again")
 		}
 		salted, in.Config = wire.SaltConfig(in.Config)
 	}
 	if in.Act == wire.ActAdopt {
 		if _, err := wire.DecodeOwnership(in.Config); err != nil {
-			return "", fault.Newf(fault.Invalid, "command.invalid", "%w", err)
+			return "", fault.Newf(fault.Invalid, "command.invalid", "%w", err).With("correct the command, and give it again")
 		}
 		salted, in.Config = wire.SaltConfig(in.Config)
 	}
@@ -122,7 +122,7 @@ func (s *Service) Command(ctx context.Context, caller access.Caller, in Instruct
 	}
 	payload, err := wire.EncodeCommand(w)
 	if err != nil {
-		return "", fault.Newf(fault.Invalid, "command.invalid", "%w", err)
+		return "", fault.Newf(fault.Invalid, "command.invalid", "%w", err).With("correct the command, and give it again")
 	}
 	authority, err := s.authorityOf(ctx, in.Product)
 	if err != nil {
@@ -229,7 +229,7 @@ func (s *Service) compose(ctx context.Context, in Instruction, now time.Time) (w
 	}
 	set, err := wire.SetOf(in.Devices)
 	if err != nil {
-		return wire.Command{}, fault.Newf(fault.Invalid, "command.devices", "%w", err)
+		return wire.Command{}, fault.Newf(fault.Invalid, "command.devices", "%w", err).With("name devices of one product, and fewer of them")
 	}
 	if err := s.checkWarrant(ctx, in, now); err != nil {
 		return wire.Command{}, err
@@ -334,7 +334,7 @@ func (s *Service) cancel(ctx context.Context, caller access.Caller, c Command, r
 	f := caller.Tells(ledger.New(ledger.KindCommandCancelled, now, caller.ID, id, cause, data))
 	err = s.cfg.Commands.CancelCommand(ctx, id, now, f)
 	if errors.Is(err, ErrChanged) {
-		return fault.New(fault.Conflict, "command.ended", fmt.Sprintf("command %s has ended already", id), "")
+		return fault.New(fault.Conflict, "command.ended", fmt.Sprintf("command %s has ended already", id), "nothing is left to cancel; `hallmark command show` says how it ended")
 	}
 	return err
 }
@@ -353,7 +353,7 @@ func (s *Service) command(ctx context.Context, caller access.Caller, action acce
 		return Command{}, err
 	}
 	if errors.Is(err, ErrNotFound) {
-		return Command{}, fault.New(fault.NotFound, "command.unknown", fmt.Sprintf("no command %q", id), "")
+		return Command{}, fault.New(fault.NotFound, "command.unknown", fmt.Sprintf("no command %q", id), "`hallmark device show` names the commands of a device")
 	}
 	return c, nil
 }

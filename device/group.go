@@ -44,7 +44,7 @@ func (s *Service) Group(ctx context.Context, caller access.Caller, ids []string,
 			fmt.Sprintf("a path of up to %d names of lower-case letters, digits, '-' and '.', as eu/berlin/ward-3", access.MaxGroupDepth))
 	}
 	if len(reason) > 1024 {
-		return fault.New(fault.Invalid, "group.reason", "the reason is longer than 1024 bytes", "")
+		return fault.New(fault.Invalid, "group.reason", "the reason is longer than 1024 bytes", "shorten it")
 	}
 	ids = slices.Compact(slices.Sorted(slices.Values(ids)))
 	now := s.cfg.Now().UTC()

@@ -81,7 +81,7 @@ func (s *Service) BundleStep(ctx context.Context, product string, version uint64
 	}
 	b, err := s.cfg.Trust.Bundle(ctx, product, version)
 	if version == 0 || errors.Is(err, ErrNotFound) {
-		return nil, false, fault.New(fault.NotFound, "bundle.unknown", fmt.Sprintf("product %q has no trust bundle %d", product, version), "")
+		return nil, false, fault.New(fault.NotFound, "bundle.unknown", fmt.Sprintf("product %q has no trust bundle %d", product, version), "see `hallmark bundle list`")
 	}
 	if err != nil {
 		return nil, false, err
@@ -158,7 +158,7 @@ func (s *Service) NewestBundle(ctx context.Context, product string) ([]byte, err
 	}
 	l, err := s.loggedFor(ctx, b.UID, b.Wire)
 	if errors.Is(err, errOtherLog) || errors.Is(err, ledger.ErrNotYetWitnessed) {
-		return nil, fault.Newf(fault.Unavailable, "bundle.not-witnessed", "trust bundle %d of %s: %w", b.Wire.Version, product, err)
+		return nil, fault.Newf(fault.Unavailable, "bundle.not-witnessed", "trust bundle %d of %s: %w", b.Wire.Version, product, err).With("ask again when the log is witnessed")
 	}
 	if err != nil {
 		return nil, err

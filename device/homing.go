@@ -26,13 +26,13 @@ func (s *Service) KeepRecord(ctx context.Context, caller access.Caller, id strin
 		return err
 	}
 	if caller.Kind == access.Device && caller.ID != access.DeviceCaller(id).ID {
-		return fault.New(fault.Denied, "device.other", "a device leaves a copy of its own trust record only", "")
+		return fault.New(fault.Denied, "device.other", "a device leaves a copy of its own trust record only", "leave it under the ID that the certificate names")
 	}
 	if Ended(d.State) {
-		return fault.New(fault.Denied, "device.state", fmt.Sprintf("device %s is %s", id, d.State), "")
+		return fault.New(fault.Denied, "device.state", fmt.Sprintf("device %s is %s", id, d.State), "only a device in service leaves one")
 	}
 	if len(record) == 0 || len(record) > wire.MaxTrust {
-		return fault.New(fault.Invalid, "trust.record", fmt.Sprintf("a trust record of %d bytes: it has 1 to %d", len(record), wire.MaxTrust), "")
+		return fault.New(fault.Invalid, "trust.record", fmt.Sprintf("a trust record of %d bytes: it has 1 to %d", len(record), wire.MaxTrust), "see what the device's software sends")
 	}
 	return s.cfg.Records.KeepRecord(ctx, id, record)
 }

@@ -186,20 +186,20 @@ func (s *Service) action(ctx context.Context, id string, number int32) (Action, 
 // client finds the device that calls, and refuses one that enforces what it is told: our agent does not ask this way, and whoever does has stolen something.
 func (s *Service) client(ctx context.Context, caller access.Caller, id string) (Device, error) {
 	if s.cfg.Offers == nil {
-		return Device{}, fault.New(fault.Denied, "offer.none", "clients of other update systems are not served here", "")
+		return Device{}, fault.New(fault.Denied, "offer.none", "clients of other update systems are not served here", "serve them: `legacy` in config.json")
 	}
 	d, err := s.open(ctx, caller, access.DeviceCheckin, id)
 	if err != nil {
 		return Device{}, err
 	}
 	if caller.Kind == access.Device && caller.ID != access.DeviceCaller(id).ID {
-		return Device{}, fault.New(fault.Denied, "device.other", "a device calls for itself only", "")
+		return Device{}, fault.New(fault.Denied, "device.other", "a device calls for itself only", "call under the ID that the token or the certificate names")
 	}
 	if d.Assurance == Enforces {
 		return Device{}, fault.New(fault.Denied, "offer.enforces", fmt.Sprintf("device %s takes only what is proven to it", id), "it checks in at the devices' own listener")
 	}
 	if Ended(d.State) || d.State == Provisioned {
-		return Device{}, fault.New(fault.Denied, "device.state", fmt.Sprintf("device %s is %s", id, d.State), "")
+		return Device{}, fault.New(fault.Denied, "device.state", fmt.Sprintf("device %s is %s", id, d.State), "only a device in service is offered anything")
 	}
 	return d, nil
 }
@@ -287,7 +287,7 @@ func (s *Service) given(ctx context.Context, d Device, c Command) (wire.Release,
 		err = errors.New("the log has another release in its place")
 	}
 	if err != nil {
-		return m, fault.Newf(fault.Conflict, "offer.release", "release %x is offered to nobody: %w", digest, err)
+		return m, fault.Newf(fault.Conflict, "offer.release", "release %x is offered to nobody: %w", digest, err).With("publish it, or roll out another")
 	}
 	return m, s.mayTake(ctx, d, c, m, b.Wire)
 }
@@ -295,7 +295,7 @@ func (s *Service) given(ctx context.Context, d Device, c Command) (wire.Release,
 // mayTake refuses a client what a device of ours would refuse by itself. What the client runs is its own word; of one that does not say it nobody can tell that this is newer.
 func (s *Service) mayTake(ctx context.Context, d Device, c Command, m wire.Release, b wire.Bundle) error {
 	no := func(format string, a ...any) error {
-		return fault.New(fault.Conflict, "offer.unfit", fmt.Sprintf("release %s is not for device %s: ", m.ID, d.ID)+fmt.Sprintf(format, a...), "")
+		return fault.New(fault.Conflict, "offer.unfit", fmt.Sprintf("release %s is not for device %s: ", m.ID, d.ID)+fmt.Sprintf(format, a...), "roll out a release that names this hardware and has the client's format")
 	}
 	switch {
 	case !fits(d, wire.Checkin{}, c):
@@ -401,7 +401,7 @@ func (s *Service) answer(ctx context.Context, d Device, a Action, in Answer) err
 		a.Note, a.Ended = note, now
 		return s.settle(ctx, d, a, now)
 	default:
-		return fault.New(fault.Invalid, "offer.answer", fmt.Sprintf("no answer is called %q", in.Said), "")
+		return fault.New(fault.Invalid, "offer.answer", fmt.Sprintf("no answer is called %q", in.Said), "answer confirmed or denied")
 	}
 	if note == a.Note {
 		return nil

@@ -48,7 +48,7 @@ func (s *Service) Preview(ctx context.Context, caller access.Caller, in Instruct
 			return Preview{}, err
 		}
 		if in.Config, err = wire.EncodeConfig(entries); err != nil {
-			return Preview{}, fault.Newf(fault.Invalid, "command.invalid", "%w", err)
+			return Preview{}, fault.Newf(fault.Invalid, "command.invalid", "%w", err).With("correct the command, and ask again")
 		}
 		_, in.Config = wire.SaltConfig(in.Config)
 	}

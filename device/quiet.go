@@ -84,7 +84,7 @@ func (s *Service) Call(ctx context.Context, caller access.Caller, id string, bod
 	}
 	in, err := wire.DecodeCheckin(body)
 	if err != nil {
-		return nil, fault.Newf(fault.Invalid, "checkin.malformed", "check-in of device %s: %w", id, err)
+		return nil, fault.Newf(fault.Invalid, "checkin.malformed", "check-in of device %s: %w", id, err).With("see which version of the agent the device runs")
 	}
 	var place *answered
 	if ok {

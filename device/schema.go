@@ -16,7 +16,7 @@ import (
 func (s *Service) settings(ctx context.Context, caller access.Caller, in Instruction) ([]wire.ConfigEntry, error) {
 	entries, err := wire.DecodeConfig(in.Config)
 	if err != nil {
-		return nil, fault.Newf(fault.Invalid, "command.invalid", "%w", err)
+		return nil, fault.Newf(fault.Invalid, "command.invalid", "%w", err).With("see what the product's schema takes: `hallmark product show`")
 	}
 	schemas, err := s.cfg.Registry.Schemas(ctx, in.Product, in.Devices)
 	if err != nil {

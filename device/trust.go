@@ -20,7 +20,7 @@ const bundleValid = 10 * 365 * 24 * time.Hour
 func (s *Service) PublishBundle(ctx context.Context, caller access.Caller, envelope []byte) (Bundle, error) {
 	claim, err := bundleClaim(envelope)
 	if err != nil {
-		return Bundle{}, fault.Newf(fault.Invalid, "bundle.invalid", "%w", err)
+		return Bundle{}, fault.Newf(fault.Invalid, "bundle.invalid", "%w", err).With("make it again: `hallmark bundle payload`")
 	}
 	if err := s.cfg.Guard.Check(ctx, caller, access.BundlePublish, access.Resource{Type: "product", ID: claim.Product, Product: claim.Product}); err != nil {
 		return Bundle{}, err
@@ -34,16 +34,16 @@ func (s *Service) PublishBundle(ctx context.Context, caller access.Caller, envel
 	}
 	next, err := wire.VerifyBundle(current, envelope)
 	if err != nil {
-		return Bundle{}, fault.Newf(fault.Invalid, "bundle.refused", "trust bundle of %s: %w", claim.Product, err)
+		return Bundle{}, fault.Newf(fault.Invalid, "bundle.refused", "trust bundle of %s: %w", claim.Product, err).With("it needs a threshold of the keys of the bundle before, and of its own; see `hallmark bundle show`")
 	}
 	if current == nil && next.Version != 1 {
-		return Bundle{}, fault.Newf(fault.Invalid, "bundle.refused", "the first trust bundle of %s has version %d, want 1", next.Product, next.Version)
+		return Bundle{}, fault.Newf(fault.Invalid, "bundle.refused", "the first trust bundle of %s has version %d, want 1", next.Product, next.Version).With("make it again with version 1")
 	}
 	f := ledger.New(ledger.KindBundlePublished, s.cfg.Now(), caller.ID, next.Product, nil, envelope)
 	b := Bundle{UID: f.UID, Wire: next, Envelope: envelope}
 	if err := s.cfg.Trust.PutBundle(ctx, b, f); err != nil {
 		if errors.Is(err, ErrChanged) {
-			return Bundle{}, fault.Newf(fault.Conflict, "bundle.changed", "the trust bundle of %s changed meanwhile", next.Product)
+			return Bundle{}, fault.Newf(fault.Conflict, "bundle.changed", "the trust bundle of %s changed meanwhile", next.Product).With("look at the one that is there, and make the next after it: `hallmark bundle payload`")
 		}
 		return Bundle{}, err
 	}
@@ -110,7 +110,7 @@ func (s *Service) BundleOf(ctx context.Context, caller access.Caller, product st
 	}
 	b, err := s.cfg.Trust.Bundle(ctx, product, version)
 	if errors.Is(err, ErrNotFound) {
-		return Bundle{}, fault.New(fault.NotFound, "bundle.unknown", fmt.Sprintf("product %q has no trust bundle of that version", product), "")
+		return Bundle{}, fault.New(fault.NotFound, "bundle.unknown", fmt.Sprintf("product %q has no trust bundle of that version", product), "see `hallmark bundle list`")
 	}
 	return b, err
 }
@@ -156,7 +156,9 @@ func warrantClaim(envelope []byte) (wire.Warrant, error) {
 	return wire.DecodeWarrant(payload)
 }
 
-func invalidWarrant(err error) error { return fault.Newf(fault.Invalid, "warrant.invalid", "%w", err) }
+func invalidWarrant(err error) error {
+	return fault.Newf(fault.Invalid, "warrant.invalid", "%w", err).With("make it again: `hallmark warrant payload`")
+}
 
 // HoldsWarrant says whether a warrant is one of its product's warrant role, for just those devices, and not over. One that was submitted before is held to it again: there are also those of owners.
 func (s *Service) HoldsWarrant(ctx context.Context, envelope []byte, devices []string) error {
@@ -199,7 +201,7 @@ func (s *Service) logWarrant(ctx context.Context, caller access.Caller, envelope
 	out := Warrant{UID: f.UID, Wire: w}
 	if err := s.cfg.Trust.PutWarrant(ctx, out, devices, f); err != nil {
 		if errors.Is(err, ErrExists) {
-			return Warrant{}, fault.Newf(fault.Conflict, "warrant.known", "warrant %s was submitted already", w.ID)
+			return Warrant{}, fault.Newf(fault.Conflict, "warrant.known", "warrant %s was submitted already", w.ID).With("make another, with an ID of its own, when the first does not do")
 		}
 		return Warrant{}, err
 	}

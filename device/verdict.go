@@ -19,11 +19,11 @@ func (s *Service) SignVerdict(ctx context.Context, caller access.Caller, id stri
 	}
 	o, err := wire.Parse1(wire.TypeEvidence, evidence)
 	if err != nil {
-		return nil, fault.Newf(fault.Invalid, "attest.evidence", "evidence of %s: %w", id, err)
+		return nil, fault.Newf(fault.Invalid, "attest.evidence", "evidence of %s: %w", id, err).With("see which version of the agent the device runs")
 	}
 	e, err := wire.DecodeEvidence(o.Payload)
 	if err != nil {
-		return nil, fault.Newf(fault.Invalid, "attest.evidence", "evidence of %s: %w", id, err)
+		return nil, fault.Newf(fault.Invalid, "attest.evidence", "evidence of %s: %w", id, err).With("see which version of the agent the device runs")
 	}
 	held, err := s.cfg.Trust.Bundle(ctx, d.Product, e.Bundle)
 	if e.Bundle == 0 || err != nil {

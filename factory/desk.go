@@ -192,7 +192,7 @@ func (s *Service) AddDesk(ctx context.Context, caller access.Caller, file []byte
 	}
 	switch {
 	case bad != nil:
-		return Desk{}, fault.Newf(fault.Invalid, "desk.invalid", "no desk's file: %w", bad)
+		return Desk{}, fault.Newf(fault.Invalid, "desk.invalid", "no desk's file: %w", bad).With("write it again at the desk: `hallmark desk init` says how")
 	case said.OEM != s.c.OEM:
 		return Desk{}, fault.New(fault.Denied, "desk.oem", fmt.Sprintf("desk %s is of OEM %q", said.Name, said.OEM), "an instance takes in desks of its own OEM")
 	case quota == 0 || quota > wire.MaxQuota:

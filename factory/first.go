@@ -58,7 +58,7 @@ func (im *importer) inspections(ctx context.Context, list [][]byte) error {
 	for _, e := range list {
 		i, shown, err := im.inspection(e)
 		if err != nil {
-			return fault.Newf(fault.Denied, "records.forged", "inspection of order %s: %w", im.row.ID, err)
+			return fault.Newf(fault.Denied, "records.forged", "inspection of order %s: %w", im.row.ID, err).With("take the file as the station wrote it; when it was, look into the station")
 		}
 		data, err := json.Marshal(shown)
 		if err != nil {

@@ -52,7 +52,7 @@ func (m *BuiltMaster) WriteFile(ctx context.Context, to io.Writer) error {
 }
 
 func badMaster(format string, args ...any) error {
-	f := fault.Newf(fault.Invalid, "master.invalid", format, args...)
+	f := fault.Newf(fault.Invalid, "master.invalid", format, args...).With("build the master again: `hallmark master build`")
 	f.Text = "master: " + strings.TrimPrefix(f.Text, "master: ")
 	return f
 }

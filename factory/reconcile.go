@@ -179,7 +179,7 @@ func (s *Service) CloseOrder(ctx context.Context, caller access.Caller, id strin
 	if len(r.Blocked) > 0 {
 		code := "order.running"
 		if o.State.Void() {
-			return r, fault.New(fault.Conflict, "order.closed", fmt.Sprintf("order %s was %s", id, o.State), "")
+			return r, fault.New(fault.Conflict, "order.closed", fmt.Sprintf("order %s was %s", id, o.State), "what was made under it is a difference: `hallmark order differences`")
 		}
 		if r.Missing > 0 {
 			code = "order.gap"
@@ -197,7 +197,7 @@ func (s *Service) CloseOrder(ctx context.Context, caller access.Caller, id strin
 	now := s.c.Now().UTC().Truncate(time.Second)
 	err = s.c.Store.EndOrder(ctx, id, Closed, now, ledger.New(ledger.KindOrderClosed, now, caller.ID, id, nil, data))
 	if errors.Is(err, ErrChanged) {
-		return r, fault.New(fault.Conflict, "order.closed", fmt.Sprintf("order %s is closed already", id), "")
+		return r, fault.New(fault.Conflict, "order.closed", fmt.Sprintf("order %s is closed already", id), "see `hallmark order show`")
 	}
 	return r, err
 }

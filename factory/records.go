@@ -89,10 +89,10 @@ func (s *Service) ImportRecords(ctx context.Context, caller access.Caller, id st
 	}
 	f, err := wire.DecodeRecordFile(file)
 	if err != nil {
-		return rep, fault.Newf(fault.Invalid, "records.invalid", "records: %w", err)
+		return rep, fault.Newf(fault.Invalid, "records.invalid", "records: %w", err).With("take the file as the station wrote it")
 	}
 	if f.Order != id {
-		return rep, fault.New(fault.Invalid, "records.order", fmt.Sprintf("the records are of order %q, not %q", f.Order, id), "")
+		return rep, fault.New(fault.Invalid, "records.order", fmt.Sprintf("the records are of order %q, not %q", f.Order, id), "import it under the order that it names")
 	}
 	im, err := s.importer(ctx, caller, row)
 	if err != nil {
@@ -118,7 +118,7 @@ func unregistered(id string) error {
 func (im *importer) unseal(i int, sealed []byte) (wire.RecordBatch, error) {
 	b, err := wire.OpenBatch(im.row.ID, sealed, im.ret)
 	if err != nil {
-		return b, fault.Newf(fault.Invalid, "records.invalid", "records: batch %d: %w", i, err)
+		return b, fault.Newf(fault.Invalid, "records.invalid", "records: batch %d: %w", i, err).With("take the file as the station wrote it")
 	}
 	return b, nil
 }
@@ -138,7 +138,7 @@ func (im *importer) ends(ctx context.Context, sealed [][]byte, rep *ImportReport
 	}
 	for _, end := range found {
 		if _, err := im.jobEnd(end); err != nil {
-			return nil, fault.Newf(fault.Denied, "records.forged", "job end of order %s: %w", im.row.ID, err)
+			return nil, fault.Newf(fault.Denied, "records.forged", "job end of order %s: %w", im.row.ID, err).With("take the file as the station wrote it; when it was, look into the station")
 		}
 		err := im.s.c.Store.PutJobEnd(ctx, im.row.ID, end, im.denied)
 		if errors.Is(err, ErrChanged) {
@@ -216,7 +216,7 @@ func (im *importer) read(at int, sealed [][]byte) (r read) {
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return read{err: fault.Newf(fault.Denied, "records.forged", "records of order %s: %w", im.row.ID, err)}
+		return read{err: fault.Newf(fault.Denied, "records.forged", "records of order %s: %w", im.row.ID, err).With("take the file as the station wrote it; when it was, look into the station")}
 	}
 	return r
 }
@@ -312,7 +312,8 @@ func (s *Service) signed(ctx context.Context, row Order) (o wire.Order, err erro
 			return o, nil
 		}
 	}
-	return o, fault.Newf(fault.Conflict, "order.unsigned", "no order key that is or was in use here has signed order %s as it is kept; see `hallmark key list` and whether the database is whole: %w", row.ID, err)
+	return o, fault.Newf(fault.Conflict, "order.unsigned", "no order key that is or was in use here has signed order %s as it is kept: %w", row.ID, err).
+		With("see `hallmark key list`, and whether the database is whole")
 }
 
 // shownWaits bounds how many of the waiting are told of.

@@ -65,7 +65,7 @@ func (s *Service) Register(ctx context.Context, caller access.Caller, file []byt
 		return Order{}, err
 	}
 	if bad != nil {
-		return Order{}, fault.Newf(fault.Invalid, "registration.invalid", "no registration of an order: %w", bad)
+		return Order{}, fault.Newf(fault.Invalid, "registration.invalid", "no registration of an order: %w", bad).With("take the file as the desk wrote it")
 	}
 	if lookup != nil {
 		return Order{}, lookup
@@ -145,7 +145,7 @@ func (g *registering) row() (Order, error) {
 }
 
 func denied(code, format string, args ...any) error {
-	return fault.Newf(fault.Denied, code, format, args...)
+	return fault.Newf(fault.Denied, code, format, args...).With("see which desk wrote it: `hallmark desk list`")
 }
 
 // verify checks everything that comes in, before anything is believed for it.

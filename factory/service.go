@@ -146,7 +146,7 @@ func resource(id, product string) access.Resource {
 }
 
 func invalid(format string, args ...any) error {
-	return fault.Newf(fault.Invalid, "order.invalid", "order: "+format, args...)
+	return fault.Newf(fault.Invalid, "order.invalid", "order: "+format, args...).With("correct the order, and place it again")
 }
 
 // secret is what the Vault seals of an order.

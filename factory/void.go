@@ -63,7 +63,7 @@ func (s *Service) void(ctx context.Context, caller access.Caller, id, reason str
 	err = s.c.Store.EndOrder(ctx, id, to, now, ledger.New(kind, now, caller.ID, id, nil, data))
 	switch {
 	case errors.Is(err, ErrChanged):
-		return Order{}, fault.New(fault.Conflict, "order.closed", fmt.Sprintf("order %s is not open any more", id), "")
+		return Order{}, fault.New(fault.Conflict, "order.closed", fmt.Sprintf("order %s is not open any more", id), "see `hallmark order show`")
 	case errors.Is(err, ErrUsed):
 		return Order{}, fault.New(fault.Conflict, "order.used", fmt.Sprintf("order %s has records: its file came to use", id),
 			"have the station end it, then close it; when the station is gone, `hallmark order abandon`")

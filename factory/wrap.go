@@ -116,7 +116,7 @@ func (d *draft) check(m Maker, now time.Time) error {
 	}
 	var err error
 	if d.station, err = wire.VerifyStation(spec.Descriptor, [32]byte(spec.StationPin)); err != nil {
-		return fault.Newf(fault.Denied, "order.station", "order: station: %w", err)
+		return fault.Newf(fault.Denied, "order.station", "order: station: %w", err).With("take the station's certificate again, and see that it is of the station that is meant")
 	}
 	if d.station.OEM != m.OEM {
 		return invalid("the descriptor is for OEM %q: ask for one for %q", d.station.OEM, m.OEM)

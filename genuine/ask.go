@@ -92,7 +92,7 @@ func (s *Service) Ask(ctx context.Context, from, id string, nonce []byte) (Asked
 func (s *Service) reachable(r Record, now time.Time) error {
 	d := r.Device
 	if !r.Known || len(d.AttestKey) == 0 {
-		return fault.New(fault.Conflict, "genuine.cannot-ask", "this device cannot be asked: no key of it is known that could prove it", "")
+		return fault.New(fault.Conflict, "genuine.cannot-ask", "this device cannot be asked: no key of it is known that could prove it", "look at its marks and documents instead")
 	}
 	if !device.Works(d.State) && d.State != device.Maintenance && d.State != device.Suspected {
 		return fault.New(fault.Conflict, "genuine.cannot-ask", "this device does not answer in the state it is in", "what is known of it is in the verdict")

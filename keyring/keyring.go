@@ -318,7 +318,7 @@ func (s *Service) Retire(ctx context.Context, caller access.Caller, name string,
 	rest := others(keys, k)
 	switch {
 	case !k.Retired.IsZero():
-		return Key{}, fault.New(fault.Conflict, "key.retired", fmt.Sprintf("key %s was retired already", name), "")
+		return Key{}, fault.New(fault.Conflict, "key.retired", fmt.Sprintf("key %s was retired already", name), "see `hallmark key list`")
 	case len(rest) == 0:
 		return Key{}, fault.New(fault.Conflict, "key.last", fmt.Sprintf("key %s is the only one of role %s", name, k.Role), "make another first: hallmark key rotate "+string(k.Role))
 	}
@@ -337,7 +337,7 @@ func (s *Service) Retire(ctx context.Context, caller access.Caller, name string,
 	}
 	if err := s.cfg.Store.RetireOnlineKey(ctx, k, f); err != nil {
 		if errors.Is(err, ErrChanged) {
-			return Key{}, fault.New(fault.Conflict, "key.retired", fmt.Sprintf("key %s was retired meanwhile", name), "")
+			return Key{}, fault.New(fault.Conflict, "key.retired", fmt.Sprintf("key %s was retired meanwhile", name), "see `hallmark key list`")
 		}
 		return Key{}, err
 	}

@@ -245,7 +245,7 @@ func (s *Service) Close(ctx context.Context, caller access.Caller, id, reason st
 		return err
 	}
 	if errors.Is(err, ErrNotFound) {
-		return fault.New(fault.NotFound, "finding.unknown", fmt.Sprintf("no finding %q", id), "")
+		return fault.New(fault.NotFound, "finding.unknown", fmt.Sprintf("no finding %q", id), "see `hallmark finding list`")
 	}
 	now := s.cfg.Now().UTC()
 	f.Closed, f.By, f.Reason = now, caller.ID, reason
@@ -257,7 +257,7 @@ func (s *Service) Close(ctx context.Context, caller access.Caller, id, reason st
 	}
 	err = s.cfg.Store.CloseFinding(ctx, f, caller.Tells(ledger.New(ledger.KindFindingClosed, now, caller.ID, f.Subject, cause, data)))
 	if errors.Is(err, ErrClosed) {
-		return fault.New(fault.Conflict, "finding.closed", fmt.Sprintf("finding %s is closed already", id), "")
+		return fault.New(fault.Conflict, "finding.closed", fmt.Sprintf("finding %s is closed already", id), "see `hallmark finding list`")
 	}
 	return err
 }

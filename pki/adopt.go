@@ -43,7 +43,9 @@ func (s *Service) adopt(ctx context.Context, caller access.Caller, role profile.
 	if err := s.c.Guard.Check(ctx, caller, access.InstanceManage, access.Resource{Type: "ca"}); err != nil {
 		return a, err
 	}
-	bad := func(format string, args ...any) error { return fault.Newf(fault.Denied, "ca.adopt", format, args...) }
+	bad := func(format string, args ...any) error {
+		return fault.Newf(fault.Denied, "ca.adopt", format, args...).With("take what the key ceremony wrote for this desk")
+	}
 	c, err := x509.ParseCertificate(der)
 	if err != nil || !bytes.Equal(c.Raw, der) {
 		return a, bad("no certificate of a CA: %w", err)

@@ -217,7 +217,7 @@ func requestable(r wire.CARequest) error {
 		return err
 	}
 	if _, err := wire.EncodeCARequest(r); err != nil {
-		return fault.Newf(fault.Invalid, "ca.request", "%w", err)
+		return fault.Newf(fault.Invalid, "ca.request", "%w", err).With("correct what is asked for: `hallmark ca request`")
 	}
 	return nil
 }
@@ -234,7 +234,7 @@ func (s *Service) InstallCA(ctx context.Context, caller access.Caller, grant []b
 	}
 	g, err := wire.DecodeCAGrant(grant)
 	if err != nil {
-		return CA{}, fault.Newf(fault.Invalid, "ca.grant", "no answer to a request for a CA: %w", err)
+		return CA{}, fault.Newf(fault.Invalid, "ca.grant", "no answer to a request for a CA: %w", err).With("take the file as the ceremony wrote it")
 	}
 	cert, role, err := s.granted(g)
 	if err != nil {
@@ -246,11 +246,11 @@ func (s *Service) InstallCA(ctx context.Context, caller access.Caller, grant []b
 	}
 	key, err := s.c.NewKey.Signer(asked.Key)
 	if err != nil {
-		return CA{}, fault.Newf(fault.Unavailable, "ca.key", "the key %q of the new CA cannot be used here: %w", asked.Key, err)
+		return CA{}, fault.Newf(fault.Unavailable, "ca.key", "the key %q of the new CA cannot be used here: %w", asked.Key, err).With("put the key where it was when the CA was asked for, or ask anew: `hallmark ca request`")
 	}
 	a, err := NewAuthority(role, cert, key)
 	if err != nil {
-		return CA{}, fault.Newf(fault.Denied, "ca.grant", "%w", err)
+		return CA{}, fault.Newf(fault.Denied, "ca.grant", "%w", err).With("take the answer to this request: `hallmark ca list` names it")
 	}
 	path, err := s.c.Trust.check(cert)
 	if err != nil {
@@ -274,7 +274,7 @@ func (s *Service) granted(g wire.CAGrant) (*x509.Certificate, profile.Role, erro
 	for i, der := range g.Chain {
 		c, err := x509.ParseCertificate(der)
 		if err != nil || !bytes.Equal(c.Raw, der) {
-			return nil, "", fault.Newf(fault.Invalid, "ca.grant", "certificate %d of the chain: %w", i, err)
+			return nil, "", fault.Newf(fault.Invalid, "ca.grant", "certificate %d of the chain: %w", i, err).With("take the file as the ceremony wrote it")
 		}
 		chain = append(chain, c)
 	}
@@ -286,13 +286,13 @@ func (s *Service) granted(g wire.CAGrant) (*x509.Certificate, profile.Role, erro
 	cert := chain[0]
 	role, err := RoleOf(cert)
 	if err != nil {
-		return nil, "", fault.Newf(fault.Denied, "ca.grant", "%w", err)
+		return nil, "", fault.Newf(fault.Denied, "ca.grant", "%w", err).With("take the answer of a root that is trusted here")
 	}
 	if len(chain) != 2 {
 		return nil, "", fault.New(fault.Invalid, "ca.grant", fmt.Sprintf("a chain of %d certificates", len(chain)), "it is the new CA and the root that signed it")
 	}
 	if err := profile.Lint(role, cert, root); err != nil {
-		return nil, "", fault.Newf(fault.Denied, "ca.grant", "the CA is not of its profile: %w", err)
+		return nil, "", fault.Newf(fault.Denied, "ca.grant", "the CA is not of its profile: %w", err).With("have the ceremony run again, on the request as it was written")
 	}
 	if now := s.c.Now(); now.Before(cert.NotBefore) || !now.Before(cert.NotAfter) {
 		return nil, "", fault.New(fault.Denied, "ca.grant", fmt.Sprintf("the CA is valid from %s to %s", cert.NotBefore.Format(time.RFC3339), cert.NotAfter.Format(time.RFC3339)), "look at the clocks, here and at the ceremony")
@@ -304,7 +304,7 @@ func (s *Service) granted(g wire.CAGrant) (*x509.Certificate, profile.Role, erro
 func (s *Service) answers(ctx context.Context, g wire.CAGrant, cert *x509.Certificate, role profile.Role) (CARequested, error) {
 	kid, err := wire.KeyIDOf(cert.PublicKey)
 	if err != nil {
-		return CARequested{}, fault.Newf(fault.Denied, "ca.grant", "%w", err)
+		return CARequested{}, fault.Newf(fault.Denied, "ca.grant", "%w", err).With("take the answer to a request of this instance: `hallmark ca list`")
 	}
 	all, err := s.c.CAs.CARequests(ctx)
 	if err != nil {
@@ -338,13 +338,13 @@ func (s *Service) TrustRoot(ctx context.Context, caller access.Caller, der []byt
 		return CA{}, err
 	}
 	if bad != nil { // whether it reads is for who might have it believed
-		return CA{}, fault.Newf(fault.Invalid, "ca.root", "no certificate: %w", bad)
+		return CA{}, fault.Newf(fault.Invalid, "ca.root", "no certificate: %w", bad).With("give a certificate in PEM or DER")
 	}
 	if role, err := RoleOf(cert); err != nil || role != profile.Root {
 		return CA{}, fault.New(fault.Invalid, "ca.root", fmt.Sprintf("%q is no root CA", cert.Subject), "take the certificate that the ceremony gave out for the root")
 	}
 	if err := cert.CheckSignatureFrom(cert); err != nil {
-		return CA{}, fault.Newf(fault.Invalid, "ca.root", "root %q: %w", cert.Subject, err)
+		return CA{}, fault.Newf(fault.Invalid, "ca.root", "root %q: %w", cert.Subject, err).With("give a root's certificate, self-signed and of a suite that is taken here")
 	}
 	if oem, _ := idevid.SubjectOEM(cert); oem != oemOf(s.c.Trust.Roots()[0]) {
 		return CA{}, fault.New(fault.Denied, "ca.root", fmt.Sprintf("root %q is of OEM %q", cert.Subject, oem), "an instance is of one OEM; devices of another maker come by `hallmark foreign-ca`")

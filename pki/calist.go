@@ -71,7 +71,7 @@ func (s *Service) RequestCAList(ctx context.Context, caller access.Caller, ski, 
 	}
 	out, err := wire.EncodeCRLRequest(r)
 	if err != nil {
-		return nil, fault.Newf(fault.Invalid, "crl.request", "%w", err)
+		return nil, fault.Newf(fault.Invalid, "crl.request", "%w", err).With("correct what is asked for: `hallmark ca list-request`")
 	}
 	return out, nil
 }
@@ -88,7 +88,7 @@ func (s *Service) PutCAList(ctx context.Context, caller access.Caller, ski strin
 	}
 	l, err := x509.ParseRevocationList(der)
 	if err != nil {
-		return List{}, fault.Newf(fault.Invalid, "crl.malformed", "no list of revocations: %w", err)
+		return List{}, fault.Newf(fault.Invalid, "crl.malformed", "no list of revocations: %w", err).With("take the file as the ceremony wrote it")
 	}
 	has := map[serial]bool{}
 	for _, e := range l.RevokedCertificateEntries {

@@ -297,14 +297,14 @@ func issuingPoint(url string, ofCAs bool) ([]pkix.Extension, error) {
 func (s *Service) putCAList(ctx context.Context, ca *x509.Certificate, der []byte) (List, error) {
 	l, err := x509.ParseRevocationList(der)
 	if err != nil || !bytes.Equal(l.Raw, der) {
-		return List{}, fault.Newf(fault.Invalid, "crl.malformed", "no list of revocations: %w", err)
+		return List{}, fault.Newf(fault.Invalid, "crl.malformed", "no list of revocations: %w", err).With("give a list in DER or PEM")
 	}
 	if err := l.CheckSignatureFrom(ca); err != nil {
-		return List{}, fault.Newf(fault.Denied, "crl.signature", "the list is not of CA %q: %w", ca.Subject, err)
+		return List{}, fault.Newf(fault.Denied, "crl.signature", "the list is not of CA %q: %w", ca.Subject, err).With("take the list that this CA signed")
 	}
 	now := s.c.Now()
 	if l.Number == nil || !l.Number.IsInt64() || !now.Before(l.NextUpdate) || l.ThisUpdate.After(now.Add(profile.Backdate)) {
-		return List{}, fault.Newf(fault.Invalid, "crl.time", "the list has no number, or is for %s to %s", l.ThisUpdate.Format(time.RFC3339), l.NextUpdate.Format(time.RFC3339))
+		return List{}, fault.Newf(fault.Invalid, "crl.time", "the list has no number, or is for %s to %s", l.ThisUpdate.Format(time.RFC3339), l.NextUpdate.Format(time.RFC3339)).With("have it made again, with a number and a time in the future")
 	}
 	id := ListID{hex.EncodeToString(ca.SubjectKeyId), CAList}
 	old, err := s.c.Lists.List(ctx, id)

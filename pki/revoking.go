@@ -37,7 +37,7 @@ func (s *Service) RevokeIssuer(ctx context.Context, caller access.Caller, ca *x5
 // checkReason refuses what is no reason to revoke for good.
 func checkReason(reason int) error {
 	if reason < 0 || reason > 10 || reason == 7 || reason == 8 || reason == 6 {
-		return fault.Newf(fault.Invalid, "cert.reason", "revocation reason %d: want one of RFC 5280 §5.3.1 but hold and its removal", reason)
+		return fault.Newf(fault.Invalid, "cert.reason", "revocation reason %d: want one of RFC 5280 §5.3.1 but hold and its removal", reason).With("give one of them by its number")
 	}
 	return nil
 }
@@ -118,7 +118,7 @@ func (s *Service) RevokeMany(ctx context.Context, caller access.Caller, b Bulk, 
 		return BulkDone{}, err
 	}
 	if s.c.Targets == nil {
-		return BulkDone{}, fault.New(fault.Unavailable, "cert.bulk", "nothing is revoked in bulk here", "")
+		return BulkDone{}, fault.New(fault.Unavailable, "cert.bulk", "nothing is revoked in bulk here", "revoke one by one: `hallmark certificate revoke`")
 	}
 	targets, err := s.c.Targets.RevocationTargets(ctx, b.Devices, b.Certificates)
 	if err != nil {

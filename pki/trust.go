@@ -339,7 +339,7 @@ func (t *Trust) verify(chain []*x509.Certificate, role profile.Role, now time.Ti
 func (t *Trust) VerifyDevice(chain []*x509.Certificate, now time.Time) (Device, error) {
 	d, err := t.verifyDevice(chain, now)
 	if err != nil {
-		return Device{}, fault.Newf(fault.Denied, "cert.untrusted", "device certificate not accepted: %w", err)
+		return Device{}, fault.Newf(fault.Denied, "cert.untrusted", "device certificate not accepted: %w", err).With("see that it is a certificate of this instance, of its time, and not revoked")
 	}
 	return d, nil
 }

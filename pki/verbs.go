@@ -121,5 +121,5 @@ func (s *Service) RevokeOrderCA(ctx context.Context, caller access.Caller, ski s
 		}
 		return s.revoke(ctx, caller, reason, rs...)
 	}
-	return fault.New(fault.NotFound, "ca.unknown", fmt.Sprintf("no CA %q", ski), "")
+	return fault.New(fault.NotFound, "ca.unknown", fmt.Sprintf("no CA %q", ski), "see `hallmark ca list`")
 }

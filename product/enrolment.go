@@ -50,7 +50,7 @@ func (s *Service) SetEnrolment(ctx context.Context, caller access.Caller, id str
 		return Product{}, err
 	}
 	if err := e.check(); err != nil {
-		return Product{}, fault.Newf(fault.Invalid, "product.enrolment", "product %q: %w", id, err)
+		return Product{}, fault.Newf(fault.Invalid, "product.enrolment", "product %q: %w", id, err).With("see `hallmark product enrolment`")
 	}
 	p, err := s.store.Product(ctx, id)
 	if errors.Is(err, ErrNotFound) {

@@ -26,7 +26,7 @@ func (s *Service) SetIsolation(ctx context.Context, caller access.Caller, id str
 		return Product{}, err
 	}
 	if err := checkLayers(layers); err != nil {
-		return Product{}, fault.Newf(fault.Invalid, "product.isolation", "product %q: %w", id, err)
+		return Product{}, fault.Newf(fault.Invalid, "product.isolation", "product %q: %w", id, err).With("name layers that `hallmark product isolation --help` lists, or none")
 	}
 	p, err := s.store.Product(ctx, id)
 	if errors.Is(err, ErrNotFound) {

@@ -90,7 +90,7 @@ func (s *Service) Create(ctx context.Context, caller access.Caller, p Product) (
 	}
 	p.Parameters = p.Parameters.Canonical()
 	if err := s.check(p); err != nil {
-		return Product{}, fault.Newf(fault.Invalid, "product.invalid", "product %q: %w", p.ID, err)
+		return Product{}, fault.Newf(fault.Invalid, "product.invalid", "product %q: %w", p.ID, err).With("correct it, and create it again")
 	}
 	doc, err := json.Marshal(p)
 	if err != nil {

@@ -131,7 +131,7 @@ func (s *Service) Give(ctx context.Context, caller access.Caller, a Asked) ([]wi
 		return nil, err
 	}
 	if m.Product != d.Product {
-		return nil, denied("code.product", fmt.Sprintf("device %s is of product %s, and measured a release of %s", d.ID, d.Product, m.Product), "")
+		return nil, denied("code.product", fmt.Sprintf("device %s is of product %s, and measured a release of %s", d.ID, d.Product, m.Product), "bring the device a release of its product")
 	}
 	var out []wire.Wrap
 	sum := sha256.Sum256(a.CodeKey)
@@ -147,7 +147,7 @@ func (s *Service) Give(ctx context.Context, caller access.Caller, a Asked) ([]wi
 		out, g.Keys = append(out, w), append(g.Keys, hex.EncodeToString(w.Key))
 	}
 	if len(out) == 0 {
-		return nil, denied("code.none", fmt.Sprintf("release %s has no protected program", m.Version), "")
+		return nil, denied("code.none", fmt.Sprintf("release %s has no protected program", m.Version), "ask for keys only where the manifest names them")
 	}
 	data, err := json.Marshal(g)
 	if err != nil {
@@ -172,7 +172,7 @@ func (s *Service) wrap(ctx context.Context, d device.Device, a Asked, c wire.Com
 	defer clear(key)
 	w, err := wire.WrapKey(a.CodeKey, d.ID, a.Nonce, k.ID, key)
 	if err != nil {
-		return wire.Wrap{}, fault.Newf(fault.Invalid, "code.key", "%w", err)
+		return wire.Wrap{}, fault.Newf(fault.Invalid, "code.key", "%w", err).With("see which version of the agent the device runs")
 	}
 	return w, nil
 }

@@ -240,7 +240,7 @@ func (s *Service) Approve(ctx context.Context, caller access.Caller, id, reason 
 		return err
 	}
 	if c.Phase != Held {
-		return fault.New(fault.Conflict, "remedy.phase", fmt.Sprintf("the case of device %s is %s, not held", id, c.Phase), "")
+		return fault.New(fault.Conflict, "remedy.phase", fmt.Sprintf("the case of device %s is %s, not held", id, c.Phase), "see `hallmark remedy list`")
 	}
 	return s.turn(ctx, caller, c, Contained, nil, "quarantine approved: "+reason)
 }
@@ -348,7 +348,7 @@ func (s *Service) device(ctx context.Context, caller access.Caller, action acces
 func (s *Service) open(ctx context.Context, id string) (Case, error) {
 	c, err := s.cfg.Store.Case(ctx, id)
 	if errors.Is(err, ErrNotFound) {
-		return Case{}, fault.New(fault.NotFound, "remedy.case", fmt.Sprintf("device %s has no open case", id), "")
+		return Case{}, fault.New(fault.NotFound, "remedy.case", fmt.Sprintf("device %s has no open case", id), "see `hallmark remedy list`")
 	}
 	return c, err
 }

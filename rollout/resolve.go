@@ -234,7 +234,7 @@ func (s *Service) resolve(ctx context.Context, spec Spec, rel release.Release) (
 		return out, nil
 	}
 	if len(fit) == 0 {
-		return Resolved{}, fault.New(fault.Conflict, "rollout.empty", fmt.Sprintf("no device of %s can take release %s", spec.Product, rel.Manifest.ID), "")
+		return Resolved{}, fault.New(fault.Conflict, "rollout.empty", fmt.Sprintf("no device of %s can take release %s", spec.Product, rel.Manifest.ID), "a dry run says why of each: `hallmark rollout dry-run`")
 	}
 	if out.Members, out.Waves, err = Deal(spec, fit); err != nil {
 		return Resolved{}, err

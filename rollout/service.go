@@ -217,7 +217,7 @@ func (s *Service) turn(ctx context.Context, caller access.Caller, id, reason str
 		return Rollout{}, err
 	}
 	if len(reason) > 1024 {
-		return Rollout{}, fault.New(fault.Invalid, "rollout.reason", "the reason is longer than 1024 bytes", "")
+		return Rollout{}, fault.New(fault.Invalid, "rollout.reason", "the reason is longer than 1024 bytes", "shorten it")
 	}
 	was := r
 	if !do(&r) {

@@ -19,7 +19,7 @@ const envelopeName = "order.cose"
 // kept reads the order's envelope, which outlives the order file: who ordered, and the key records go back to.
 func (s *Station) kept(id string) (wire.Order, []byte, error) {
 	if !wire.ValidName(id) {
-		return wire.Order{}, nil, fault.New(fault.Invalid, "order.invalid", fmt.Sprintf("order %q: not a name", id), "")
+		return wire.Order{}, nil, fault.New(fault.Invalid, "order.invalid", fmt.Sprintf("order %q: not a name", id), "name it as the order's file does")
 	}
 	envelope, err := os.ReadFile(filepath.Join(s.orderDir(id), envelopeName))
 	if errors.Is(err, os.ErrNotExist) {

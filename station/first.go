@@ -114,7 +114,7 @@ func (s *Station) Inspect(spec InspectSpec, now time.Time) (wire.Inspection, err
 	}
 	payload, err := wire.EncodeInspection(i)
 	if err != nil {
-		return i, fault.Newf(fault.Invalid, "inspection.invalid", "%w", err)
+		return i, fault.Newf(fault.Invalid, "inspection.invalid", "%w", err).With("correct it, and report again")
 	}
 	signed, err := wire.Sign1(wire.TypeInspection, payload, s.record)
 	if err != nil {

@@ -61,7 +61,7 @@ func ReadFixture(path string) (Fixture, error) {
 	}
 	f, err := DecodeFixture(data)
 	if err != nil {
-		return f, fault.Newf(fault.Invalid, "station.fixture", "fixture %s: %w", path, err)
+		return f, fault.Newf(fault.Invalid, "station.fixture", "fixture %s: %w", path, err).With("correct the file, or take it out")
 	}
 	if f.Virtual { // its keys are no device's
 		return f, nil

@@ -109,7 +109,7 @@ func (s *Station) sweep() error {
 // keptFile opens the file of an order that was imported.
 func (s *Station) keptFile(id string) (*os.File, error) {
 	if !wire.ValidName(id) {
-		return nil, fault.New(fault.Invalid, "order.invalid", fmt.Sprintf("order %q: not a name", id), "")
+		return nil, fault.New(fault.Invalid, "order.invalid", fmt.Sprintf("order %q: not a name", id), "name it as the order's file does")
 	}
 	f, err := os.Open(filepath.Join(s.orderDir(id), orderName))
 	if errors.Is(err, os.ErrNotExist) {

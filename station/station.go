@@ -219,25 +219,25 @@ func (s *Station) pin(o OEM) error {
 func DecodeOEM(data []byte) (OEM, error) {
 	var o OEM
 	if len(data) > 64<<10 {
-		return o, fault.New(fault.Invalid, "oem.invalid", "OEM file: too long", "")
+		return o, fault.New(fault.Invalid, "oem.invalid", "OEM file: too long", "take the OEM file as it was given")
 	}
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&o); err != nil {
-		return o, fault.Newf(fault.Invalid, "oem.invalid", "OEM file: %w", err)
+		return o, fault.Newf(fault.Invalid, "oem.invalid", "OEM file: %w", err).With("take the OEM file as it was given")
 	}
 	if d.More() {
-		return o, fault.New(fault.Invalid, "oem.invalid", "OEM file: something follows it", "")
+		return o, fault.New(fault.Invalid, "oem.invalid", "OEM file: something follows it", "take the OEM file as it was given")
 	}
 	if _, _, err := o.parse(); err != nil {
-		return o, fault.Newf(fault.Invalid, "oem.invalid", "OEM file: %w", err)
+		return o, fault.Newf(fault.Invalid, "oem.invalid", "OEM file: %w", err).With("take the OEM file as it was given")
 	}
 	return o, nil
 }
 
 func (s *Station) oem(id string) (OEM, error) {
 	if !wire.ValidName(id) {
-		return OEM{}, fault.New(fault.Invalid, "oem.invalid", fmt.Sprintf("OEM %q: not a name", id), "")
+		return OEM{}, fault.New(fault.Invalid, "oem.invalid", fmt.Sprintf("OEM %q: not a name", id), "name the OEM by lower-case letters, digits and hyphens")
 	}
 	b, err := os.ReadFile(s.oemPath(id))
 	if errors.Is(err, os.ErrNotExist) {

@@ -175,7 +175,7 @@ func (s *Service) Ingest(ctx context.Context, caller access.Caller, device strin
 	}
 	up, err := wire.DecodeUpload(body)
 	if err != nil {
-		return fault.Newf(fault.Invalid, "stream.malformed", "upload of device %s: %w", device, err)
+		return fault.Newf(fault.Invalid, "stream.malformed", "upload of device %s: %w", device, err).With("see which version of the agent the device runs")
 	}
 	from, err := s.cfg.Store.Origin(ctx, device)
 	if err != nil {
@@ -186,7 +186,7 @@ func (s *Service) Ingest(ctx context.Context, caller access.Caller, device strin
 	for _, env := range up.Epochs {
 		e, err := verifyEpoch(env, device, key)
 		if err != nil {
-			return fault.Newf(fault.Invalid, "stream.epoch", "upload of device %s: %w", device, err)
+			return fault.Newf(fault.Invalid, "stream.epoch", "upload of device %s: %w", device, err).With("the device opens an epoch first")
 		}
 		if e.Fact, err = s.opened(caller, e); err != nil {
 			return err
@@ -196,24 +196,24 @@ func (s *Service) Ingest(ctx context.Context, caller access.Caller, device strin
 	for _, env := range up.Series {
 		payload, err := wire.Verify1(wire.TypeSeries, env, key)
 		if err != nil {
-			return fault.Newf(fault.Invalid, "stream.series", "upload of device %s: %w", device, err)
+			return fault.Newf(fault.Invalid, "stream.series", "upload of device %s: %w", device, err).With("the device sends from where the stream stands")
 		}
 		se, err := wire.DecodeSeries(payload)
 		if err != nil || se.Device != device {
-			return fault.Newf(fault.Invalid, "stream.series", "upload of device %s: head of %q: %w", device, se.Device, err)
+			return fault.Newf(fault.Invalid, "stream.series", "upload of device %s: head of %q: %w", device, se.Device, err).With("the device sends from where the stream stands")
 		}
 		in.Series = append(in.Series, SignedSeries{Series: se, Envelope: env})
 	}
 	err = s.cfg.Store.PutUpload(ctx, device, in)
 	switch { // to ask again would change nothing, and kinds that pass by themselves would make devices do it
 	case errors.Is(err, ErrForked):
-		return fault.Newf(fault.Invalid, "stream.forked", "upload of device %s: %w", device, err)
+		return fault.Newf(fault.Invalid, "stream.forked", "upload of device %s: %w", device, err).With("look at whether there are two devices with its keys")
 	case errors.Is(err, ErrUnopened):
-		return fault.Newf(fault.Invalid, "stream.unopened", "upload of device %s: %w", device, err)
+		return fault.Newf(fault.Invalid, "stream.unopened", "upload of device %s: %w", device, err).With("the device opens the epoch first")
 	case errors.Is(err, ErrMany):
 		return fault.New(fault.Exhausted, "stream.epochs", fmt.Sprintf("device %s has opened %d epochs within a day", device, EpochsPerDay), "it tells the rest later: look at why it starts so often")
 	case errors.Is(err, ErrDestroyed):
-		return fault.Newf(fault.Denied, "stream.destroyed", "upload of device %s: %w", device, err)
+		return fault.Newf(fault.Denied, "stream.destroyed", "upload of device %s: %w", device, err).With("the device opens another epoch")
 	}
 	return err
 }
@@ -269,7 +269,7 @@ func (s *Service) Grant(ctx context.Context, caller access.Caller, g Grant) erro
 		return err
 	}
 	if g.ID == "" || g.Reader == "" || g.Product == "" || g.Stream == "" || g.Purpose == "" || !g.Until.After(s.cfg.Now()) {
-		return fault.New(fault.Invalid, "grant.incomplete", "a grant needs id, reader, product, stream, purpose and a day in the future", "")
+		return fault.New(fault.Invalid, "grant.incomplete", "a grant needs id, reader, product, stream, purpose and a day in the future", "give what is missing")
 	}
 	data, err := json.Marshal(g)
 	if err != nil {
@@ -307,7 +307,7 @@ func (s *Service) Revoke(ctx context.Context, caller access.Caller, product, id,
 	}
 	err = s.cfg.Store.RevokeGrant(ctx, product, id, ledger.New(ledger.KindAccessChanged, s.cfg.Now(), caller.ID, id, nil, data))
 	if errors.Is(err, ErrNoGrant) {
-		return fault.New(fault.NotFound, "grant.unknown", fmt.Sprintf("product %q has no grant %q", product, id), "")
+		return fault.New(fault.NotFound, "grant.unknown", fmt.Sprintf("product %q has no grant %q", product, id), "see `hallmark stream grants`")
 	}
 	return err
 }
@@ -446,7 +446,7 @@ func readerKey(req ReadRequest) (hpke.PublicKey, error) {
 			return pub, nil
 		}
 	}
-	return nil, fault.Newf(fault.Invalid, "stream.reader-key", "the reader's key: %w", err)
+	return nil, fault.Newf(fault.Invalid, "stream.reader-key", "the reader's key: %w", err).With("give a KEM of the HPKE registry, and its public key")
 }
 
 func matching(grants []Grant, req ReadRequest, now time.Time) string {

@@ -240,7 +240,7 @@ func (s *Service) List(ctx context.Context, caller access.Caller, place, before 
 // second person's consent, and proves now that it is him.
 func (s *Service) Decide(ctx context.Context, caller access.Caller, id string, approve bool, comment string) (Proposal, error) {
 	if len(comment) > maxReason {
-		return Proposal{}, fault.New(fault.Invalid, "proposal.comment", "a comment has at most 512 bytes", "")
+		return Proposal{}, fault.New(fault.Invalid, "proposal.comment", "a comment has at most 512 bytes", "shorten it")
 	}
 	p, err := s.Get(ctx, caller, id)
 	if err != nil {

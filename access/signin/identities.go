@@ -150,7 +150,7 @@ func (c *Service) Identities(ctx context.Context, caller access.Caller, member s
 // use finds the person of an assertion.
 func (c *Service) use(ctx context.Context, a Assertion) (Member, error) {
 	if a.Issuer == "" || !ValidSubject(a.Subject) {
-		return Member{}, fault.New(fault.Denied, "identity.malformed", "the organisation does not say who it is", "")
+		return Member{}, fault.New(fault.Denied, "identity.malformed", "the organisation does not say who it is", "configure the provider so that it gives an issuer and a subject")
 	}
 	a.Email = VerifiedEmail(a.Email)
 	now := c.now().UTC()

@@ -206,7 +206,7 @@ func (c *Service) member(ctx context.Context, caller access.Caller, id string) (
 	}
 	m, err := c.members.Member(ctx, id)
 	if errors.Is(err, ErrNoMember) {
-		return Member{}, fault.New(fault.NotFound, "access.no-member", fmt.Sprintf("there is no member %q", id), "")
+		return Member{}, fault.New(fault.NotFound, "access.no-member", fmt.Sprintf("there is no member %q", id), "see `hallmark member list`")
 	}
 	return m, err
 }

@@ -46,7 +46,7 @@ func (c *Service) AddPasskey(ctx context.Context, caller access.Caller, id, data
 	}
 	err = c.members.PutPasskey(ctx, Passkey{ID: id, Member: caller.ID, Label: label, Created: now, Data: data}, f)
 	if errors.Is(err, ErrPasskeyExists) {
-		return fault.New(fault.Conflict, "passkey.known", "that passkey is known already", "")
+		return fault.New(fault.Conflict, "passkey.known", "that passkey is known already", "use another authenticator, or sign in with that one")
 	}
 	return err
 }
@@ -73,7 +73,7 @@ func (c *Service) DropPasskey(ctx context.Context, caller access.Caller, id []by
 	}
 	err = c.members.DropPasskey(ctx, caller.ID, id, f)
 	if errors.Is(err, ErrNoPasskey) {
-		return fault.New(fault.NotFound, "passkey.unknown", "you have no such passkey", "")
+		return fault.New(fault.NotFound, "passkey.unknown", "you have no such passkey", "the account's page lists yours")
 	}
 	return err
 }

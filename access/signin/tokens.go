@@ -275,7 +275,7 @@ func (c *Service) Begin(ctx context.Context, secret string) (string, time.Time, 
 		return "", time.Time{}, err
 	}
 	if err != nil || cred.Use != UseToken && cred.Use != UseOnce || !c.now().Before(cred.Expires) || m.Kind != access.Person && m.Kind != access.Machine {
-		return "", time.Time{}, fault.New(fault.Denied, "access.unknown-token", "the access token is unknown, expired or used up", "")
+		return "", time.Time{}, fault.New(fault.Denied, "access.unknown-token", "the access token is unknown, expired or used up", "ask for another: `hallmark token create`")
 	}
 	s := Credential{Caller: m.ID, From: string(cred.Use), Expires: c.now().Add(sessionLife), Verified: c.now()}
 	if cred.Use == UseToken { // a session does not outlive the token it came from

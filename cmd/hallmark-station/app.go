@@ -35,7 +35,7 @@ func (a *app) pin(cmd *cobra.Command) ([]byte, error) {
 	if a.pinFD >= 0 {
 		f := os.NewFile(uintptr(a.pinFD), "pin")
 		if f == nil {
-			return nil, fault.New(fault.Invalid, "pin.missing", fmt.Sprintf("file descriptor %d is not open", a.pinFD), "")
+			return nil, fault.New(fault.Invalid, "pin.missing", fmt.Sprintf("file descriptor %d is not open", a.pinFD), "open it for this program, or give another with --pin-fd, e.g. --pin-fd 3 3<pin.txt")
 		}
 		b, err := io.ReadAll(io.LimitReader(f, maxPIN+1))
 		if err = errors.Join(err, f.Close()); err != nil {
@@ -43,7 +43,7 @@ func (a *app) pin(cmd *cobra.Command) ([]byte, error) {
 		}
 		b = bytes.TrimRight(b, "\r\n")
 		if len(b) == 0 || len(b) > maxPIN || bytes.ContainsAny(b, "\r\n") {
-			return nil, fault.New(fault.Invalid, "pin.invalid", "the PIN must be one line", "")
+			return nil, fault.New(fault.Invalid, "pin.invalid", "the PIN must be one line", "give one line, without anything behind it")
 		}
 		return b, nil
 	}
@@ -113,14 +113,14 @@ func (a *app) say(cmd *cobra.Command, v any, lines ...string) error {
 func readFile(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fault.Newf(fault.NotFound, "file.missing", "%w", err)
+		return nil, fault.Newf(fault.NotFound, "file.missing", "%w", err).With("give the path of a file that is there")
 	}
 	b, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err = errors.Join(err, f.Close()); err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
 	if int64(len(b)) > limit {
-		return nil, fault.New(fault.Invalid, "file.large", fmt.Sprintf("%s has more than %d bytes", path, limit), "")
+		return nil, fault.New(fault.Invalid, "file.large", fmt.Sprintf("%s has more than %d bytes", path, limit), "see that it is the file that was meant")
 	}
 	return b, nil
 }

@@ -24,7 +24,7 @@ func (a *app) initCommand() *cobra.Command {
 		Long: "Begin a station in --dir and make its record key.\n\nWith --pkcs11-module the keys live in that token, which must be initialised and hold nothing else.\nWithout it they live in a file encrypted under the PIN: good for trials, and the descriptor says so.",
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if (cfg.Module == "") != (cfg.Token == "") {
-				return fault.New(fault.Invalid, "station.module", "--pkcs11-module and --token-label belong together", "")
+				return fault.New(fault.Invalid, "station.module", "--pkcs11-module and --token-label belong together", "give both, or neither")
 			}
 			pin, err := a.pin(cmd)
 			if err != nil {
@@ -131,7 +131,7 @@ func (a *app) importCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f, err := os.Open(args[0])
 			if err != nil {
-				return fault.Newf(fault.NotFound, "file.missing", "%w", err)
+				return fault.Newf(fault.NotFound, "file.missing", "%w", err).With("give the path of a file that is there")
 			}
 			defer f.Close()
 			return a.with(cmd, func(s *station.Station) error {
@@ -275,7 +275,7 @@ func (p pieces) open(cmd *cobra.Command, spec *station.RunSpec) (src station.Sou
 	}
 	argv, err := station.ParseCommand(p.exec)
 	if err != nil {
-		return nil, nil, fault.Newf(fault.Invalid, "run.source", "%w", err)
+		return nil, nil, fault.Newf(fault.Invalid, "run.source", "%w", err).With("give a file of devices, or a programmer")
 	}
 	dir, err := filepath.Abs(p.dir)
 	if err != nil {

@@ -112,7 +112,7 @@ func (s *Service) Trust(ctx context.Context, caller access.Caller, id string, ce
 }
 
 func invalid(format string, args ...any) error {
-	return fault.Newf(fault.Invalid, "chip.invalid", format, args...)
+	return fault.Newf(fault.Invalid, "chip.invalid", format, args...).With("ask the vendor for a manifest that is whole")
 }
 
 func (v Vendor) signers() ([]*x509.Certificate, error) {
@@ -219,7 +219,7 @@ func (s *Service) Import(ctx context.Context, caller access.Caller, vendor strin
 		im.failed = im.flush(ctx) // what came before something that is no manifest is good
 	}
 	if im.failed == nil && bad != nil {
-		im.failed = fault.Newf(fault.Invalid, "chip.manifest", "manifest: %w", bad)
+		im.failed = fault.Newf(fault.Invalid, "chip.manifest", "manifest: %w", bad).With("ask the vendor for a manifest that is whole")
 	}
 	return rep, im.failed
 }

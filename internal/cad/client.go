@@ -96,7 +96,7 @@ func ask(conn net.Conn, r request) (reply, error) {
 }
 
 func away(err error) error {
-	return fault.Newf(fault.Unavailable, "ca.away", "the process that holds the CA's keys does not answer: %w", err)
+	return fault.Newf(fault.Unavailable, "ca.away", "the process that holds the CA's keys does not answer: %w", err).With("start it: `hallmark ca serve`")
 }
 
 func answered(r request, out reply) ([]byte, error) {
@@ -106,7 +106,7 @@ func answered(r request, out reply) ([]byte, error) {
 	case codeLimit:
 		return nil, fault.New(fault.Unavailable, out.Code, out.Error, "it goes on by itself; if it is not wanted, look at signed.log of the CA")
 	case codeUnknown:
-		return nil, fault.New(fault.NotFound, out.Code, out.Error, "")
+		return nil, fault.New(fault.NotFound, out.Code, out.Error, "see `hallmark ca list`")
 	case codeRefused:
 		return nil, fault.New(fault.Denied, out.Code, "the CA does not sign it: "+out.Error, "look at how `hallmark ca serve` was started")
 	}

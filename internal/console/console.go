@@ -266,7 +266,7 @@ func (h *handler) signedIn(page func(http.ResponseWriter, *http.Request, access.
 }
 
 func (h *handler) nowhere(http.ResponseWriter, *http.Request, access.Caller) error {
-	return fault.New(fault.NotFound, "console.page", "there is no such page", "")
+	return fault.New(fault.NotFound, "console.page", "there is no such page", "go to the overview")
 }
 
 // login shows how to sign in. It changes nothing, also for who brings a code: a GET is made by whatever looks at a link.

@@ -92,7 +92,7 @@ func (h *handler) entry(w http.ResponseWriter, r *http.Request, caller access.Ca
 	log := ledger.Log(r.PathValue("log"))
 	index, err := strconv.ParseUint(r.PathValue("index"), 10, 63)
 	if err != nil || log != ledger.Control && log != ledger.Events {
-		return fault.New(fault.NotFound, "ledger.no-entry", "an entry is named by its log, control or events, and its index", "")
+		return fault.New(fault.NotFound, "ledger.no-entry", "an entry is named by its log, control or events, and its index", "follow a link of the log's page")
 	}
 	if !h.cfg.Allowed(r.Context(), caller, access.LedgerRead, access.Resource{Type: "ledger", ID: string(log)}) {
 		return fault.New(fault.Denied, "access.denied", caller.ID+" may not read the ledger", "ask an administrator for a role that includes it")
@@ -100,7 +100,7 @@ func (h *handler) entry(w http.ResponseWriter, r *http.Request, caller access.Ca
 	ref := ledger.Ref{Log: log, Index: index}
 	data, err := h.cfg.Stages.Ledger.Entry(r.Context(), ref)
 	if errors.Is(err, ledger.ErrNotFound) {
-		return fault.New(fault.NotFound, "ledger.no-entry", "the log has no such entry yet", "")
+		return fault.New(fault.NotFound, "ledger.no-entry", "the log has no such entry yet", "look again when it has grown")
 	}
 	if err != nil {
 		return err

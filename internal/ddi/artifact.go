@@ -159,7 +159,7 @@ const (
 func (h *handler) download(w http.ResponseWriter, r *http.Request, p peer) error {
 	var digest [32]byte
 	if n, err := hex.Decode(digest[:], []byte(clipTo(r.PathValue("digest"), 64))); err != nil || n != len(digest) {
-		return fault.New(fault.NotFound, "artifact.unknown", "no such artifact", "")
+		return fault.New(fault.NotFound, "artifact.unknown", "no such artifact", "fetch what the deployment names")
 	}
 	f, err := h.cfg.Artifact(r.Context(), p.caller, digest)
 	if err != nil {

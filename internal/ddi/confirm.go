@@ -47,7 +47,7 @@ func (h *handler) confirm(w http.ResponseWriter, r *http.Request, p peer) error 
 func (h *handler) confirmed(w http.ResponseWriter, r *http.Request, p peer) error {
 	c, err := decodeConfirmation(p.body)
 	if err != nil {
-		return fault.Newf(fault.Invalid, "ddi.malformed", "confirmation of %s: %w", p.Name, err)
+		return fault.Newf(fault.Invalid, "ddi.malformed", "confirmation of %s: %w", p.Name, err).With("send a confirmation of DDI")
 	}
 	o, err := h.offered(r, p)
 	if err != nil {
@@ -60,7 +60,7 @@ func (h *handler) confirmed(w http.ResponseWriter, r *http.Request, p peer) erro
 	if c.Confirmation == "confirmed" {
 		said = device.Agrees
 	} else if o.Note.Agreed {
-		return fault.New(fault.Conflict, "offer.agreed", "it was agreed to already", "")
+		return fault.New(fault.Conflict, "offer.agreed", "it was agreed to already", "go on with the deployment")
 	}
 	if err := h.cfg.Offers.Answer(r.Context(), p.caller, p.Device, device.Answer{Number: o.Number, Said: said, Text: strings.Join(c.Details, "; ")}); err != nil {
 		return err

@@ -269,7 +269,7 @@ func (p peer) mayDecline(o device.Offer) bool { return p.Consent || o.Manner == 
 func (h *handler) configData(w http.ResponseWriter, r *http.Request, p peer) error {
 	said, err := decodeAttributes(p.body)
 	if err != nil {
-		return fault.Newf(fault.Invalid, "ddi.malformed", "configData of %s: %w", p.Name, err)
+		return fault.Newf(fault.Invalid, "ddi.malformed", "configData of %s: %w", p.Name, err).With("send configData of DDI")
 	}
 	c, err := h.cfg.Clients.Attributes(r.Context(), p.Client, said.Mode, said.Data)
 	if err != nil {
@@ -288,7 +288,7 @@ func (h *handler) configData(w http.ResponseWriter, r *http.Request, p peer) err
 func numbered(r *http.Request) (int32, error) {
 	n, err := strconv.ParseUint(r.PathValue("number"), 10, 31)
 	if err != nil || n == 0 {
-		return 0, fault.New(fault.NotFound, "offer.unknown", "no such action", "")
+		return 0, fault.New(fault.NotFound, "offer.unknown", "no such action", "poll again, and take what is linked")
 	}
 	return int32(n), nil
 }
@@ -338,7 +338,7 @@ func (h *handler) feedback(w http.ResponseWriter, r *http.Request, p peer) error
 	}
 	f, err := decodeFeedback(p.body, n)
 	if err != nil {
-		return fault.Newf(fault.Invalid, "ddi.malformed", "feedback of %s: %w", p.Name, err)
+		return fault.Newf(fault.Invalid, "ddi.malformed", "feedback of %s: %w", p.Name, err).With("send feedback of DDI")
 	}
 	if err := h.cfg.Offers.Answer(r.Context(), p.caller, p.Device, device.Answer{Number: n, Said: f.said(), Text: f.text()}); err != nil {
 		return err
@@ -368,7 +368,7 @@ func (h *handler) cancelFeedback(w http.ResponseWriter, r *http.Request, p peer)
 	}
 	f, err := decodeFeedback(p.body, n)
 	if err != nil {
-		return fault.Newf(fault.Invalid, "ddi.malformed", "feedback of %s: %w", p.Name, err)
+		return fault.Newf(fault.Invalid, "ddi.malformed", "feedback of %s: %w", p.Name, err).With("send feedback of DDI")
 	}
 	said, ok := f.saidOfCancel()
 	if !ok {

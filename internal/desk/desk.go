@@ -91,7 +91,7 @@ func SameFingerprint(typed, is string) bool {
 func Pinned(file []byte, fingerprint string) (factory.DeskFile, error) {
 	f, err := factory.DecodeDeskFile(file)
 	if err != nil {
-		return f, fault.Newf(fault.Invalid, "desk.instance", "no file of an instance for its desks: %w", err)
+		return f, fault.Newf(fault.Invalid, "desk.instance", "no file of an instance for its desks: %w", err).With("write it again: `hallmark desk instance`")
 	}
 	if !SameFingerprint(fingerprint, f.Fingerprint()) {
 		return f, denied("desk.fingerprint", fmt.Sprintf("the instance's file has fingerprint %s, not the one that is given", f.Fingerprint()), "telephone who runs the instance: this file may not be theirs")
@@ -307,7 +307,7 @@ func (d *Desk) ask(keys Keys, product string, n int, dir string, now time.Time) 
 		Purpose: fmt.Sprintf("desk %s is to wrap orders of %s without the instance", d.Name, product), Issued: uint64(max(0, now.Unix())),
 	}, key)
 	if err != nil {
-		return ceremony.Asked{}, fault.Newf(fault.Invalid, "desk.request", "%w", err)
+		return ceremony.Asked{}, fault.Newf(fault.Invalid, "desk.request", "%w", err).With("give what the request needs, and ask again")
 	}
 	if err := d.write("desk.request", env, 0o644, dir, product+".request"); err != nil {
 		return ceremony.Asked{}, err
@@ -417,7 +417,7 @@ func (d *Desk) product(id string) (p Product, err error) {
 func (d *Desk) Install(keys Keys, grant []byte, now time.Time) (product, file string, err error) {
 	g, err := wire.DecodeCAGrant(grant)
 	if err != nil {
-		return "", "", fault.Newf(fault.Invalid, "desk.grant", "no answer of a ceremony to a desk's request: %w", err)
+		return "", "", fault.Newf(fault.Invalid, "desk.grant", "no answer of a ceremony to a desk's request: %w", err).With("take the file as the ceremony wrote it")
 	}
 	list, err := d.Products()
 	if err != nil {
@@ -435,7 +435,7 @@ func (d *Desk) Install(keys Keys, grant []byte, now time.Time) (product, file st
 	}
 	ca, err := ceremony.CheckGrant(grant, p.Asked, d.root, d.Of.OEM)
 	if err != nil {
-		return "", "", fault.Newf(fault.Denied, "desk.grant", "grant for product %s: %w", p.ID, err)
+		return "", "", fault.Newf(fault.Denied, "desk.grant", "grant for product %s: %w", p.ID, err).With("take the answer to this desk's own request")
 	}
 	if p.CA != nil && !p.CA.Equal(ca) {
 		return "", "", conflict("desk.granted", "product "+p.ID+" has a CA here already", "ask for another one in its place: `hallmark desk request --anew`")
@@ -534,7 +534,7 @@ func (d *Desk) Repin(f factory.DeskFile) error {
 func (d *Desk) Pin(envelope []byte, fingerprint string) (wire.Bundle, error) {
 	b, err := wire.VerifyBundle(nil, envelope)
 	if err != nil {
-		return b, fault.Newf(fault.Invalid, "desk.bundle", "no trust bundle: %w", err)
+		return b, fault.Newf(fault.Invalid, "desk.bundle", "no trust bundle: %w", err).With("take it from the instance: `hallmark bundle show --out`")
 	}
 	p, err := d.product(b.Product)
 	if errors.Is(err, fs.ErrNotExist) {

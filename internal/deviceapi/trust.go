@@ -70,7 +70,7 @@ func Trust(cfg TrustConfig) http.Handler {
 		}
 		version, err := strconv.ParseUint(r.PathValue("version"), 10, 62)
 		if err != nil || r.PathValue("version") != strconv.FormatUint(version, 10) {
-			return nil, "", fault.New(fault.Invalid, "bundle.version", "a version is a number in digits", "")
+			return nil, "", fault.New(fault.Invalid, "bundle.version", "a version is a number in digits", "ask for a version as the trust record has it")
 		}
 		b, final, err := cfg.Step(r.Context(), product, version)
 		if final {
@@ -85,14 +85,14 @@ func Trust(cfg TrustConfig) http.Handler {
 		}
 		id := r.PathValue("device")
 		if !wire.ValidDeviceID(id) {
-			return nil, "", fault.New(fault.Invalid, "device.id", "that is not a device's ID", "")
+			return nil, "", fault.New(fault.Invalid, "device.id", "that is not a device's ID", "ask under the ID that the certificate names")
 		}
 		hint, err := cfg.Home(r.Context(), product, id)
 		if err != nil {
 			return nil, "", err
 		}
 		if len(hint.Record) == 0 && hint.Server == "" {
-			return nil, "", fault.New(fault.NotFound, "device.home", "nothing is known here of another home of that device", "")
+			return nil, "", fault.New(fault.NotFound, "device.home", "nothing is known here of another home of that device", "ask the server that the device belonged to before")
 		}
 		b, err := wire.EncodeHomeHint(hint)
 		return b, "no-store", err
@@ -104,7 +104,7 @@ func productOf(r *http.Request) (string, error) {
 	if p := r.PathValue("product"); wire.ValidName(p) {
 		return p, nil
 	}
-	return "", fault.New(fault.Invalid, "bundle.product", "that is not a product's name", "")
+	return "", fault.New(fault.Invalid, "bundle.product", "that is not a product's name", "ask for the product that the certificate names")
 }
 
 func trustFault(w http.ResponseWriter, r *http.Request, log *slog.Logger, err error) {

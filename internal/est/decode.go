@@ -13,14 +13,14 @@ import (
 // it returns is bounded, and not parsed yet.
 func DecodeCSR(body []byte) ([]byte, error) {
 	if len(body) > maxBody {
-		return nil, fault.Newf(fault.Invalid, "csr.size", "certificate request of %d bytes, at most %d", len(body), maxBody)
+		return nil, fault.Newf(fault.Invalid, "csr.size", "certificate request of %d bytes, at most %d", len(body), maxBody).With("send one request in PKCS #10")
 	}
 	der, err := decode(body)
 	if err != nil {
 		return nil, err
 	}
 	if len(der) == 0 || len(der) > pkcs10.MaxCSR {
-		return nil, fault.Newf(fault.Invalid, "csr.size", "certificate request of %d bytes, want 1 to %d", len(der), pkcs10.MaxCSR)
+		return nil, fault.Newf(fault.Invalid, "csr.size", "certificate request of %d bytes, want 1 to %d", len(der), pkcs10.MaxCSR).With("send one request in PKCS #10")
 	}
 	return der, nil
 }
@@ -46,7 +46,7 @@ func decode(body []byte) ([]byte, error) {
 	}, trimmed)
 	der, err := base64.StdEncoding.Strict().AppendDecode(nil, flat)
 	if err != nil {
-		return nil, fault.Newf(fault.Invalid, "csr.base64", "the certificate request is not base64: %w", err)
+		return nil, fault.Newf(fault.Invalid, "csr.base64", "the certificate request is not base64: %w", err).With("send it as RFC 7030 §4.2.1 has it")
 	}
 	return der, nil
 }

@@ -30,7 +30,7 @@ func (a *api) registerChips(h huma.API) {
 		func(ctx context.Context, in *body[VendorRequest]) (*body[chips.Vendor], error) {
 			certs, err := certificatesOf(in.Body.PEM)
 			if err != nil {
-				return nil, a.problem(ctx, fault.Newf(fault.Invalid, "chip.certificate", "vendor %.64q: %w", in.Body.ID, err))
+				return nil, a.problem(ctx, fault.Newf(fault.Invalid, "chip.certificate", "vendor %.64q: %w", in.Body.ID, err).With("give the vendor's certificate in PEM"))
 			}
 			v, err := a.Chips.Trust(ctx, callerOf(ctx), in.Body.ID, certs)
 			return reply(a, ctx, v, err)

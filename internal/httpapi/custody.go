@@ -58,7 +58,7 @@ func (a *api) registerCustody(h huma.API) {
 		) (*download, error) {
 			raw, err := hex.DecodeString(in.UID)
 			if err != nil || len(raw) != 16 {
-				return nil, a.problem(ctx, fault.New(fault.Invalid, "fact.uid", "a fact's UID is 32 hex digits", ""))
+				return nil, a.problem(ctx, fault.New(fault.Invalid, "fact.uid", "a fact's UID is 32 hex digits", "take it from `hallmark fact list`"))
 			}
 			data, err := a.Receipts.Receipt(ctx, callerOf(ctx), [16]byte(raw))
 			return file(a, ctx, scitt.MediaType, in.UID+".receipt", data, err)

@@ -306,7 +306,7 @@ func (a *api) registerEvents(h huma.API) {
 	},
 	) (*huma.StreamResponse, error) {
 		if a.Events == nil {
-			return nil, a.problem(ctx, fault.New(fault.Unavailable, "events.off", "this server tells nobody of events", ""))
+			return nil, a.problem(ctx, fault.New(fault.Unavailable, "events.off", "this server tells nobody of events", "list what there is instead: `hallmark fact list`"))
 		}
 		caller := callerOf(ctx)
 		if err := a.mayListen(ctx, caller); err != nil {

@@ -29,7 +29,7 @@ type ForeignRequest struct {
 func (r ForeignRequest) spec() (foreign.Spec, error) {
 	certs, err := certificatesOf(r.PEM)
 	if err != nil {
-		err = fault.Newf(fault.Invalid, "foreign.ca", "foreign CA: %w", err)
+		err = fault.Newf(fault.Invalid, "foreign.ca", "foreign CA: %w", err).With("give the CA's certificate, and its chain, in PEM")
 	}
 	return foreign.Spec{Product: r.Product, Hardware: r.Hardware, Map: r.Map, Any: r.Any, Certificates: certs}, err
 }

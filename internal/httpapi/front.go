@@ -142,7 +142,7 @@ func (a *api) callerOfRequest(r *http.Request) (access.Caller, error) {
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 { // what is given with the request wins over what the connection has
 		return a.auth.Certificate(r.Context(), r.TLS.PeerCertificates[0])
 	}
-	return access.Caller{}, fault.New(fault.Denied, "access.no-token", "no access token", "")
+	return access.Caller{}, fault.New(fault.Denied, "access.no-token", "no access token", "send one as Authorization: Bearer TOKEN; `hallmark token create` makes them")
 }
 
 func (f *front) refuse(w http.ResponseWriter, r *http.Request, err error) {

@@ -208,7 +208,7 @@ func (a *api) entry(ctx context.Context, caller access.Caller, ref ledger.Ref) (
 func (a *api) fact(ctx context.Context, caller access.Caller, uid string) (Entry, error) {
 	raw, err := hex.DecodeString(uid)
 	if err != nil || len(raw) != 16 {
-		return Entry{}, fault.New(fault.Invalid, "fact.uid", "a fact's UID is 32 hex digits", "")
+		return Entry{}, fault.New(fault.Invalid, "fact.uid", "a fact's UID is 32 hex digits", "take it from `hallmark fact list`")
 	}
 	if err := a.Guard.Check(ctx, caller, access.LedgerRead, access.Resource{Type: "ledger", ID: uid}); err != nil {
 		return Entry{}, err // before it is told whether there is one
@@ -226,7 +226,7 @@ func (a *api) fact(ctx context.Context, caller access.Caller, uid string) (Entry
 func parseDigest(s string) ([]byte, error) {
 	d, err := hex.DecodeString(s)
 	if err != nil || len(d) != 32 {
-		return nil, fault.New(fault.Invalid, "digest.malformed", "a digest is 64 hex digits", "")
+		return nil, fault.New(fault.Invalid, "digest.malformed", "a digest is 64 hex digits", "take it whole from `hallmark release list`")
 	}
 	return d, nil
 }

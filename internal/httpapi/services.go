@@ -132,9 +132,9 @@ func (a *api) register(h huma.API) {
 func ledgerFault(err error) error {
 	switch {
 	case errors.Is(err, ledger.ErrNotYetWitnessed):
-		return fault.New(fault.Unavailable, "ledger.not-yet", err.Error(), "")
+		return fault.New(fault.Unavailable, "ledger.not-yet", err.Error(), "ask again when the log has grown")
 	case errors.Is(err, ledger.ErrNotFound):
-		return fault.New(fault.NotFound, "ledger.no-entry", err.Error(), "")
+		return fault.New(fault.NotFound, "ledger.no-entry", err.Error(), "ask for an index below the log's size")
 	}
 	return err
 }

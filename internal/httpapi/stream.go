@@ -77,7 +77,7 @@ func (b *bounded) Read(p []byte) (int, error) {
 	}
 	switch {
 	case err != nil && !errors.Is(err, io.EOF), errors.Is(err, io.EOF) && b.s.size > got:
-		return n, fault.Newf(fault.Invalid, "body.cut", "the request's body ends after %d bytes: %w", got, errors.Join(err, io.ErrUnexpectedEOF))
+		return n, fault.Newf(fault.Invalid, "body.cut", "the request's body ends after %d bytes: %w", got, errors.Join(err, io.ErrUnexpectedEOF)).With("send it again, whole")
 	}
 	return n, err
 }
@@ -95,7 +95,7 @@ func decodeBody[T any](r io.Reader) (v T, err error) {
 	if _, ok := errors.AsType[*fault.Fault](err); ok {
 		return v, err
 	}
-	return v, fault.Newf(fault.Invalid, "body.invalid", "the request's body: %w", err)
+	return v, fault.Newf(fault.Invalid, "body.invalid", "the request's body: %w", err).With("see docs/reference/api.md for what belongs there")
 }
 
 // registerStream registers an operation that reads its body itself: its input embeds Streamed. What it reads is described after its registration: a described

@@ -178,7 +178,7 @@ func body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 }
 
 func malformed(what string, err error) error {
-	return fault.Newf(fault.Invalid, "mender.malformed", what+": %w", err)
+	return fault.Newf(fault.Invalid, "mender.malformed", what+": %w", err).With("send what Mender's device API has there")
 }
 
 // enter lets a client in that a person has let in, and remembers who else asks.
@@ -219,7 +219,7 @@ func numbered(r *http.Request) (int32, error) {
 	digits, _ := strings.CutPrefix(r.PathValue("id"), idPrefix)
 	n, err := strconv.ParseUint(digits, 10, 31)
 	if err != nil || n == 0 || idOf(int32(n)) != r.PathValue("id") {
-		return 0, fault.New(fault.NotFound, "offer.unknown", "no such deployment", "")
+		return 0, fault.New(fault.NotFound, "offer.unknown", "no such deployment", "ask for the next deployment")
 	}
 	return int32(n), nil
 }
@@ -270,7 +270,7 @@ func (h *handler) log(w http.ResponseWriter, r *http.Request, p peer) error {
 	}
 	err = h.cfg.Clients.KeepLog(r.Context(), p.Client, n, messages)
 	if errors.Is(err, legacy.ErrNotFound) {
-		return fault.New(fault.NotFound, "offer.unknown", "no such deployment", "")
+		return fault.New(fault.NotFound, "offer.unknown", "no such deployment", "ask for the next deployment")
 	}
 	if err != nil {
 		return err

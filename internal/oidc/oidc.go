@@ -172,7 +172,7 @@ func (h *handler) ask(w http.ResponseWriter, r *http.Request, session string) {
 	}
 	p, err := h.provider(r.Context())
 	if err != nil {
-		h.fail(w, r, fault.Newf(fault.Unavailable, "identity.provider", "the organisation's sign-in does not answer: %w", err))
+		h.fail(w, r, fault.Newf(fault.Unavailable, "identity.provider", "the organisation's sign-in does not answer: %w", err).With("try again; whoever runs this server looks at whether it reaches the provider"))
 		return
 	}
 	f := flow{state: rand.Text(), nonce: rand.Text(), verifier: oauth2.GenerateVerifier(), session: session, begun: time.Now()}
@@ -233,7 +233,7 @@ func (h *handler) callback(w http.ResponseWriter, r *http.Request) {
 }
 
 func refused(format string, args ...any) error {
-	return fault.Newf(fault.Denied, "identity.refused", format, args...)
+	return fault.Newf(fault.Denied, "identity.refused", format, args...).With("sign in again; when it is refused anew, ask an administrator")
 }
 
 // claims are what we take of an ID token besides what the library judges.
@@ -265,11 +265,11 @@ func (h *handler) judge(ctx context.Context, f flow, answer url.Values) (signin.
 	defer cancel()
 	p, err := h.provider(ctx)
 	if err != nil {
-		return signin.Assertion{}, fault.Newf(fault.Unavailable, "identity.provider", "the organisation's sign-in does not answer: %w", err)
+		return signin.Assertion{}, fault.Newf(fault.Unavailable, "identity.provider", "the organisation's sign-in does not answer: %w", err).With("try again; whoever runs this server looks at whether it reaches the provider")
 	}
 	token, err := h.client(p).Exchange(ctx, one("code"), oauth2.VerifierOption(f.verifier))
 	if _, said := errors.AsType[*oauth2.RetrieveError](err); err != nil && !said {
-		return signin.Assertion{}, fault.Newf(fault.Unavailable, "identity.provider", "the organisation's sign-in does not answer: %w", err)
+		return signin.Assertion{}, fault.Newf(fault.Unavailable, "identity.provider", "the organisation's sign-in does not answer: %w", err).With("try again; whoever runs this server looks at whether it reaches the provider")
 	}
 	if err != nil {
 		return signin.Assertion{}, refused("the code was not taken: %w", err)

@@ -217,7 +217,7 @@ func (h *handler) asserted(w http.ResponseWriter, r *http.Request, what string) 
 	}
 	parsed, err := protocol.ParseCredentialRequestResponse(r)
 	if err != nil {
-		h.fail(w, r, fault.Newf(fault.Invalid, "passkey.malformed", "the authenticator's answer: %w", err))
+		h.fail(w, r, fault.Newf(fault.Invalid, "passkey.malformed", "the authenticator's answer: %w", err).With("try again in a browser that is up to date"))
 		return signin.Member{}, false
 	}
 	m, err := h.c.Credentials.UsePasskey(r.Context(), parsed.RawID, func(p signin.Passkey) (signin.Passkey, error) {
@@ -230,7 +230,7 @@ func (h *handler) asserted(w http.ResponseWriter, r *http.Request, what string) 
 			return u, nil
 		}, data, parsed)
 		if err != nil {
-			return p, fault.Newf(fault.Denied, "passkey.refused", "the passkey was not accepted: %w", err)
+			return p, fault.Newf(fault.Denied, "passkey.refused", "the passkey was not accepted: %w", err).With("try again with an authenticator that this account has")
 		}
 		if cred.Authenticator.CloneWarning {
 			return p, fault.New(fault.Denied, "passkey.cloned", "this passkey's counter went back: there may be a copy of it", "remove it, and add a new one")
@@ -317,7 +317,7 @@ func (h *handler) registerFinish(w http.ResponseWriter, r *http.Request, caller 
 	}
 	cred, err := h.wa.FinishRegistration(u, data, r)
 	if err != nil {
-		h.fail(w, r, fault.Newf(fault.Invalid, "passkey.refused", "the passkey was not accepted: %w", err))
+		h.fail(w, r, fault.Newf(fault.Invalid, "passkey.refused", "the passkey was not accepted: %w", err).With("try again with an authenticator that this account has"))
 		return
 	}
 	raw, err := json.Marshal(cred)
@@ -387,7 +387,7 @@ func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	f, ok := errors.AsType[*fault.Fault](err)
 	if !ok || f.Kind == fault.Internal {
 		h.c.Log.ErrorContext(r.Context(), "passkey", "path", r.URL.Path, "error", err)
-		f = fault.New(fault.Internal, "internal", "something went wrong on the server; its log says what", "")
+		f = fault.New(fault.Internal, "internal", "something went wrong on the server; its log says what", "try again; tell whoever runs this server when it goes on")
 	}
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(f.Kind.Status())

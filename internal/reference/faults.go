@@ -83,13 +83,23 @@ func (h handing) given(n int, call *ast.CallExpr) ast.Expr {
 	return h.args[n]
 }
 
-func makesFault(e ast.Node) (*ast.CallExpr, bool) {
+// makesFault gives what a fault is made of, in the order of fault.New's arguments: of fault.Newf the remedy is what With is called with.
+func makesFault(e ast.Node) ([]ast.Expr, bool) {
 	call, ok := e.(*ast.CallExpr)
-	if !ok || len(call.Args) < 3 {
+	if !ok {
 		return nil, false
 	}
-	of := name(call.Fun)
-	return call, of == "fault.New" || of == "fault.Newf"
+	if with, ok := call.Fun.(*ast.SelectorExpr); ok && with.Sel.Name == "With" && len(call.Args) == 1 {
+		args, ok := makesFault(with.X)
+		return append(slices.Clip(args), call.Args[0]), ok
+	}
+	switch of := name(call.Fun); {
+	case of == "fault.New" && len(call.Args) == 4:
+		return call.Args, true
+	case of == "fault.Newf" && len(call.Args) >= 3:
+		return call.Args[:3], true
+	}
+	return nil, false
 }
 
 // hands notes the functions of a file that hand a code on.
@@ -102,8 +112,8 @@ func (c *collector) hands(file *ast.File) {
 			}
 		}
 		ast.Inspect(body, func(n ast.Node) bool {
-			if call, ok := makesFault(n); ok && slices.Contains(params, name(call.Args[1])) {
-				c.handing[called] = handing{call.Args, params}
+			if args, ok := makesFault(n); ok && slices.Contains(params, name(args[1])) && len(args) >= len(c.handing[called].args) {
+				c.handing[called] = handing{args, params}
 			}
 			return true
 		})
@@ -129,11 +139,11 @@ func (c *collector) hands(file *ast.File) {
 func (c *collector) collect(file *ast.File) {
 	for _, d := range file.Decls {
 		ast.Inspect(d, func(n ast.Node) bool {
-			if call, ok := makesFault(n); ok {
-				if code := literal(call.Args[1]); code != "" {
-					c.note(code, class(call.Args[0]), call.Args[2:])
-				} else if !c.handed(call) {
-					c.among(d, call)
+			if args, ok := makesFault(n); ok {
+				if code := literal(args[1]); code != "" {
+					c.note(code, class(args[0]), args[2:])
+				} else if !c.handed(args) {
+					c.among(d, args)
 				}
 				return true
 			}
@@ -153,9 +163,9 @@ func (c *collector) collect(file *ast.File) {
 }
 
 // handed says whether a call is within a function that hands its code on.
-func (c *collector) handed(call *ast.CallExpr) bool {
+func (c *collector) handed(args []ast.Expr) bool {
 	for _, h := range c.handing {
-		if len(h.args) > 0 && h.args[0] == call.Args[0] {
+		if len(h.args) > 0 && h.args[0] == args[0] {
 			return true
 		}
 	}
@@ -163,10 +173,10 @@ func (c *collector) handed(call *ast.CallExpr) bool {
 }
 
 // among notes the codes that the function around a call chooses among.
-func (c *collector) among(around ast.Decl, call *ast.CallExpr) {
+func (c *collector) among(around ast.Decl, args []ast.Expr) {
 	ast.Inspect(around, func(n ast.Node) bool {
 		if e, ok := n.(ast.Expr); ok && codeShape.MatchString(literal(e)) {
-			c.note(literal(e), class(call.Args[0]), call.Args[2:])
+			c.note(literal(e), class(args[0]), args[2:])
 		}
 		return true
 	})

@@ -102,7 +102,7 @@ func f(n int) error {
 	refuse := func(text string) error { return fault.New(fault.Denied, "x.refused", text, "") }
 	if n == 1 { return invalid("x.bad", "bad "+fmt.Sprintf("%d things", n)) }
 	if n == 2 { return refuse("no") }
-	if n == 3 { return fault.Newf(fault.NotFound, "x.none", "no %q", n) }
+	if n == 3 { return fault.Newf(fault.NotFound, "x.none", "no %q", n).With("look again") }
 	return &fault.Fault{Kind: fault.Conflict, Code: "x.met", Text: "met", Remedy: "go on"}
 }
 func g(n int) error {
@@ -124,7 +124,7 @@ var p = &huma.ErrorModel{Status: http.StatusPreconditionFailed, Type: "urn:hallm
 		got = append(got, fmt.Sprint(code, p.classes, p.texts, p.remedies))
 	}
 	want := []string{
-		"x.bad[invalid] [bad … things] [mend it]", "x.changed[412] [changed] []", "x.met[conflict] [met] [go on]", "x.none[not found] [no …] []",
+		"x.bad[invalid] [bad … things] [mend it]", "x.changed[412] [changed] []", "x.met[conflict] [met] [go on]", "x.none[not found] [no …] [look again]",
 		"x.one[exhausted] [full] []", "x.refused[denied] [] []", "x.two[exhausted] [full] []",
 	}
 	if !slices.Equal(got, want) {

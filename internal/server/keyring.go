@@ -247,13 +247,13 @@ func (v ringVault) generate(id, name string) (crypto.Signer, error) {
 		return v.keys.GenerateP256(name)
 	}
 	if _, err := suite.Get(suite.ID(id)); err != nil {
-		return nil, fault.New(fault.Invalid, "key.suite", err.Error(), "")
+		return nil, fault.New(fault.Invalid, "key.suite", err.Error(), "name a suite of docs/guide/suites.md")
 	}
 	g, ok := v.keys.(interface {
 		Generate(name string, id suite.ID) (crypto.Signer, error)
 	})
 	if !ok {
-		return nil, fault.New(fault.Invalid, "key.suite", "the key directory makes no keys of suite "+id, "")
+		return nil, fault.New(fault.Invalid, "key.suite", "the key directory makes no keys of suite "+id, "name one that it makes keys of, or keep the keys in a token")
 	}
 	return g.Generate(name, suite.ID(id))
 }

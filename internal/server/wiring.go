@@ -61,7 +61,7 @@ type noReleases struct{}
 func (noReleases) Forms(context.Context, [32]byte, [32]byte) ([]wire.Form, error) { return nil, nil }
 
 func (noReleases) Manifest(context.Context, [32]byte) (wire.Release, bool, error) {
-	return wire.Release{}, false, fault.New(fault.NotFound, "release.unknown", "no releases are served here", "")
+	return wire.Release{}, false, fault.New(fault.NotFound, "release.unknown", "no releases are served here", "ask the instance that released it")
 }
 
 func (noReleases) Logged(context.Context, [32]byte) (wire.Logged, error) {

@@ -72,7 +72,7 @@ func conditions(q fleet.Query) (out []condition, err error) {
 	if q.Release != "" {
 		digest, err := hex.DecodeString(q.Release)
 		if err != nil {
-			return nil, fault.New(fault.Invalid, "fleet.release", "a release is named by its digest, in hex", "")
+			return nil, fault.New(fault.Invalid, "fleet.release", "a release is named by its digest, in hex", "take it from `hallmark release list`")
 		}
 		own("release", digest)
 	}

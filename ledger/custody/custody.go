@@ -111,7 +111,7 @@ func (s *Service) Gather(ctx context.Context, caller access.Caller, device strin
 // pending says what can be done about a fact that is not witnessed yet.
 func pending(device string, err error) error {
 	if errors.Is(err, ledger.ErrNotYetWitnessed) || errors.Is(err, ledger.ErrNotFound) {
-		return fault.Newf(fault.Unavailable, "custody.not-witnessed", "chain of custody of device %s: %w", device, err)
+		return fault.Newf(fault.Unavailable, "custody.not-witnessed", "chain of custody of device %s: %w", device, err).With("ask again when the log is witnessed")
 	}
 	return err
 }

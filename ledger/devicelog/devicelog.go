@@ -117,7 +117,7 @@ func (s *Service) Ingest(ctx context.Context, caller access.Caller, device strin
 	}
 	b, err := verify(envelope, device, spki)
 	if err != nil {
-		return wire.LogReply{}, fault.Newf(fault.Invalid, "devicelog.batch", "log batch of device %s: %w", device, err)
+		return wire.LogReply{}, fault.Newf(fault.Invalid, "devicelog.batch", "log batch of device %s: %w", device, err).With("the device sends it again; see which version of the agent it runs")
 	}
 	switch known, ok := b.HeadAt(head.Seq); {
 	case b.First > head.Seq+1:
@@ -179,7 +179,7 @@ func (s *Service) advance(ctx context.Context, caller access.Caller, head Head, 
 	next.Seq, next.Head, next.Anchor, next.Tally = b.Last, [32]byte(b.Head), f.UID, head.Tally.Add(b)
 	if err := s.store.AdvanceLog(ctx, b.Device, head, next, facts...); err != nil {
 		if errors.Is(err, ErrChanged) {
-			return wire.LogReply{}, fault.Newf(fault.Unavailable, "devicelog.busy", "log of device %s: %w", b.Device, err)
+			return wire.LogReply{}, fault.Newf(fault.Unavailable, "devicelog.busy", "log of device %s: %w", b.Device, err).With("the device sends it again")
 		}
 		return wire.LogReply{}, err
 	}

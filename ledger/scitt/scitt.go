@@ -84,9 +84,9 @@ func (s *Service) Receipt(ctx context.Context, caller access.Caller, uid [16]byt
 func notYet(name string, err error) error {
 	switch {
 	case errors.Is(err, ledger.ErrNotYetWitnessed):
-		return fault.Newf(fault.Unavailable, "fact.pending", "fact %s: %w", name, err)
+		return fault.Newf(fault.Unavailable, "fact.pending", "fact %s: %w", name, err).With("ask again in a second")
 	case errors.Is(err, ledger.ErrNotFound):
-		return fault.Newf(fault.NotFound, "ledger.no-entry", "fact %s: %w", name, err)
+		return fault.Newf(fault.NotFound, "ledger.no-entry", "fact %s: %w", name, err).With("see `hallmark fact list`")
 	}
 	return err
 }

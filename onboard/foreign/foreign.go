@@ -159,7 +159,7 @@ func (s *Service) Trust(ctx context.Context, caller access.Caller, spec Spec) (C
 		return CA{}, noHardware(p, spec.Hardware)
 	}
 	bad := func(err error) error {
-		return fault.Newf(fault.Invalid, "foreign.ca", "foreign CA: %w", err)
+		return fault.Newf(fault.Invalid, "foreign.ca", "foreign CA: %w", err).With("give the certificate of a CA that the other maker signs with")
 	}
 	m, err := pki.ParseMapping(spec.Map)
 	if err != nil {
@@ -359,7 +359,7 @@ func (s *Service) Import(ctx context.Context, caller access.Caller, l List, r io
 		if errors.As(err, &f) || im.failed != nil {
 			return rep, err
 		}
-		return rep, fault.Newf(fault.Invalid, "foreign.list", "list of devices: %w; what came before is imported", err)
+		return rep, fault.Newf(fault.Invalid, "foreign.list", "list of devices: %w; what came before is imported", err).With("correct that line, and import the list again: what is there already is left as it is")
 	}
 	return rep, im.flush()
 }

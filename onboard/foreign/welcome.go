@@ -65,7 +65,7 @@ func (s *Service) Welcome(ctx context.Context, caller access.Caller, h Handed) (
 	now := s.c.Now().UTC()
 	a, from, err := arriving(h, now)
 	if err != nil {
-		return Welcomed{}, fault.Newf(fault.Invalid, "welcome.custody", "the chain of custody: %w", err)
+		return Welcomed{}, fault.Newf(fault.Invalid, "welcome.custody", "the chain of custody: %w", err).With("ask the instance that the device comes from for it again")
 	}
 	if !slices.Contains(p.Hardware, a.Hardware) {
 		return Welcomed{}, noHardware(p, a.Hardware)

@@ -173,7 +173,7 @@ func (s *Service) Recover(ctx context.Context, id, password string, csr []byte) 
 	}
 	claim, err := claimOf(req.CSR)
 	if err != nil {
-		return nil, fault.Newf(fault.Invalid, "voucher.claim", "certificate request of device %s: %w", id, err)
+		return nil, fault.Newf(fault.Invalid, "voucher.claim", "certificate request of device %s: %w", id, err).With("the device asks again with the keys that the voucher is for")
 	}
 	now := s.c.Now().UTC()
 	if claim.Device != id || subtle.ConstantTimeCompare(claim.ChipUID, a.v.Chip) != 1 {

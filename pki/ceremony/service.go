@@ -107,7 +107,7 @@ func (s *Service) Submit(ctx context.Context, caller access.Caller, envelope []b
 	}
 	t, err := wire.OpenTranscript(envelope)
 	if err != nil {
-		return Held{}, fault.Newf(fault.Invalid, "ceremony.transcript", "%w", err)
+		return Held{}, fault.Newf(fault.Invalid, "ceremony.transcript", "%w", err).With("take the transcript as the ceremony wrote it")
 	}
 	switch {
 	case t.Rehearsal:
@@ -360,14 +360,14 @@ func (s *Service) Activate(ctx context.Context, caller access.Caller, product st
 	}
 	a, err := wire.DecodeCeremonyAnswer(answer)
 	if err != nil {
-		return Readiness{}, fault.Newf(fault.Invalid, "ceremony.answer", "no answer of a ceremony: %w", err)
+		return Readiness{}, fault.Newf(fault.Invalid, "ceremony.answer", "no answer of a ceremony: %w", err).With("take the file as the ceremony wrote it")
 	}
 	if _, err := Check(asking.Request, a); err != nil {
 		code := "ceremony.answer"
 		if errors.Is(err, ErrRehearsal) {
 			code = "ceremony.rehearsal"
 		}
-		return Readiness{}, fault.Newf(fault.Denied, code, "%w", err)
+		return Readiness{}, fault.Newf(fault.Denied, code, "%w", err).With("take the answer to a request of this instance, and its transcript with it")
 	}
 	return s.take(ctx, caller, product, a)
 }

@@ -183,7 +183,7 @@ func sameName(csr *x509.CertificateRequest, subject []byte) bool {
 func checkNames(csr *x509.CertificateRequest, id idevid.Identity, exact bool) error {
 	subject, err := id.Subject()
 	if err != nil {
-		return fault.Newf(fault.Invalid, "csr.subject", "device: %w", err)
+		return fault.Newf(fault.Invalid, "csr.subject", "device: %w", err).With("see `hallmark device show` for how the device is named")
 	}
 	if !sameName(csr, subject) && (exact || len(csr.Subject.Names) != 0) {
 		return fault.New(fault.Invalid, "csr.subject", "the certificate request's subject is not that of device "+id.DeviceID,
@@ -191,7 +191,7 @@ func checkNames(csr *x509.CertificateRequest, id idevid.Identity, exact bool) er
 	}
 	san, err := id.SAN()
 	if err != nil {
-		return fault.Newf(fault.Invalid, "csr.san", "device: %w", err)
+		return fault.Newf(fault.Invalid, "csr.san", "device: %w", err).With("see `hallmark device show` for how the device is named")
 	}
 	found := false
 	for _, e := range csr.Extensions {
