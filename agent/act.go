@@ -93,8 +93,11 @@ func (a *Agent) busy(act wire.Act) bool {
 	if a.m.Task == nil || act == wire.ActWipe || a.m.Task.Phase == phaseWait {
 		return false
 	}
-	if act == wire.ActConfigure {
+	switch {
+	case act == wire.ActConfigure:
 		return a.m.Task.Phase == phaseTrial
+	case act == wire.ActBundle && a.m.Task.Phase == phaseStage: // it may close what is fetched
+		return false
 	}
 	return wire.ClassOf(act) == wire.Fatal || act == wire.ActReset
 }
@@ -121,6 +124,9 @@ func (a *Agent) refused(next memory, cause *wire.LogRef, command []byte, act wir
 // act carries a plan out, or makes it a task. One save takes counters and task, or counters and result, together.
 func (a *Agent) act(ctx context.Context, p gate.Plan, now time.Time, by *brought) (wire.Result, error) {
 	next := accept(a.m, p)
+	if p.Act == wire.ActBundle && next.Task != nil && next.Task.Phase == phaseStage {
+		return a.bundleBeside(ctx, p, now)
+	}
 	t := &task{
 		Act: p.Act, Command: p.CommandDigest[:], Cause: p.Cause, Expires: p.Command.Expires, Release: p.Envelope,
 	}
@@ -438,8 +444,8 @@ func (a *Agent) staged(ctx context.Context, err error) error {
 
 // try has a staged release tried: at the next start, or at once where that takes none.
 func (a *Agent) try(ctx context.Context, t *task) error {
-	if err := a.fits(t); err != nil {
-		return a.finish(wire.OutcomeFailed, string(gate.Parameters), err.Error())
+	if code, err := a.stands(t); err != nil {
+		return a.finish(wire.OutcomeFailed, string(code), err.Error())
 	}
 	next := a.m
 	nt := *t
@@ -455,17 +461,25 @@ func (a *Agent) try(ctx context.Context, t *task) error {
 	return a.change(ctx)
 }
 
-// fits says whether the staged release could go on with the parameters as they are by now: they may have changed while it came.
-func (a *Agent) fits(t *task) error {
+// stands says why the release of a task is not tried any more: parameters and trust bundle may have changed while it came.
+func (a *Agent) stands(t *task) (gate.Code, error) {
 	payload, _, err := wire.ThresholdPayload(wire.TypeRelease, t.Release)
 	if err != nil {
-		return err
+		return gate.Malformed, err
 	}
 	r, err := wire.DecodeRelease(payload)
 	if err != nil {
-		return err
+		return gate.Malformed, err
 	}
-	return r.Parameters.Holds(a.params())
+	f := a.c.Machine.Facts()
+	again := t.Act == wire.ActReprovide && f.Current != nil && bytes.Equal(f.Current.Digest[:], t.Digest)
+	switch b := f.Bundle; {
+	case r.Counter < b.Floor:
+		return gate.SecurityCounter, fmt.Errorf("release %s has security counter %d, the floor is %d by now", r.ID, r.Counter, b.Floor)
+	case r.Counter < b.Least() && !again:
+		return gate.Closed, fmt.Errorf("release %s has security counter %d, and trust bundle %d, which came meanwhile, has %d and above installed", r.ID, r.Counter, b.Version, b.Least())
+	}
+	return gate.Parameters, r.Parameters.Holds(a.params())
 }
 
 // change has what the boot manager would start now run: by a start, or, where only some programs change, without one. What did not change goes on.
@@ -532,7 +546,10 @@ func (a *Agent) trial(ctx context.Context, now time.Time) error {
 		if err := a.c.Machine.Confirm(); err != nil {
 			return local(err)
 		}
-		return a.settle(wire.OutcomeDone, "", "")
+		if err := a.settle(wire.OutcomeDone, "", ""); err != nil || t.Carton == "" {
+			return err
+		}
+		return a.climb(ctx, t.Carton)
 	case uint64(now.Unix()) >= t.Deadline:
 		return a.revert(ctx, codeTimeout, fmt.Sprintf("not confirmed in time: health %q, verdict %q", text, a.verdict))
 	}
@@ -574,18 +591,52 @@ func (a *Agent) untaken(err error, say func(text string) error) error {
 }
 
 func (a *Agent) replaceBundle(t *task) error {
-	if a.c.Machine.Facts().Bundle.Version < t.Version {
-		if err := a.c.Machine.MaySet(t.Release); err != nil { // what a device cannot take is told, and does not stop it for ever
-			return a.untaken(err, func(text string) error { return a.finish(wire.OutcomeFailed, codeSafety, text) })
+	text, err := a.setBundle(t.Version, t.Release, &t.Cause)
+	switch {
+	case err != nil:
+		return err
+	case text != "": // what a device cannot take is told, and does not stop it for ever
+		return a.finish(wire.OutcomeFailed, codeSafety, text)
+	}
+	return a.finish(wire.OutcomeDone, "", "")
+}
+
+// setBundle has a trust bundle in force that the gate let pass; refused is why the board does not take it.
+func (a *Agent) setBundle(version uint64, envelope []byte, cause *wire.LogRef) (refused string, err error) {
+	if a.c.Machine.Facts().Bundle.Version < version {
+		if err := a.c.Machine.MaySet(envelope); err != nil {
+			return err.Error(), a.untaken(err, func(string) error { return nil })
 		}
-		if err := a.record(eventBundle, &t.Cause, fmt.Sprintf("version %d", t.Version)); err != nil {
-			return err
+		if err := a.record(eventBundle, cause, fmt.Sprintf("version %d", version)); err != nil {
+			return "", err
 		}
-		if err := a.c.Machine.SetBundle(t.Release); err != nil {
-			return local(err)
+		if err := a.c.Machine.SetBundle(envelope); err != nil {
+			return "", local(err)
 		}
 		a.clock.learn(a.c.Machine.Facts().Bundle.Issued)
 	}
 	a.hangUp() // the anchors may have changed
-	return a.finish(wire.OutcomeDone, "", "")
+	return "", nil
+}
+
+// bundleBeside takes a trust bundle while a release is fetched, in one step: it may close that release. What is good under it goes on where it was. After a cut in between the gate
+// refuses the command, and the server sees that the bundle is in force.
+func (a *Agent) bundleBeside(ctx context.Context, p gate.Plan, now time.Time) (wire.Result, error) {
+	a.stopStaging()
+	text, err := a.setBundle(p.Bundle.Version, p.Envelope, &p.Cause)
+	switch {
+	case err != nil:
+		return wire.Result{}, err
+	case text != "":
+		return a.declined(p, codeSafety, text)
+	}
+	next := withResult(accept(a.m, p), p.CommandDigest[:], p.Act, wire.OutcomeDone, "", "", now)
+	if err := a.save(next); err != nil {
+		return wire.Result{}, local(err)
+	}
+	r := next.Results[len(next.Results)-1]
+	if code, err := a.stands(a.m.Task); err != nil {
+		return r, a.finish(wire.OutcomeFailed, string(code), err.Error())
+	}
+	return r, a.resume(ctx, now)
 }

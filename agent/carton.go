@@ -77,30 +77,112 @@ func (a *Agent) install(ctx context.Context, path string) (LocalReply, error) {
 	case !ok:
 		return LocalReply{Error: fmt.Sprintf("the carton has nothing for device %s, and for %d others: export one for it", f.Device, len(c.Devices))}, nil
 	}
-	if t := a.m.Task; t != nil {
-		if t.Phase != phaseStage || !bytes.Equal(a.m.Carried, mine.Directive) {
-			return LocalReply{Error: fmt.Sprintf("another act is under way: %s", t.Act)}, nil
-		}
-		return a.goOnFrom(path) // the same carton, perhaps in another place
+	if err := a.heard(mine.Log); err != nil {
+		return LocalReply{Error: err.Error()}, err
 	}
-	if err := a.climb(ctx, c); fatal(err) {
+	command := peekOffline(mine.Directive)
+	switch t := a.m.Task; {
+	case t == nil:
+	case t.Carton == "" || t.Phase != phaseStage: // what a line told comes to its own end, and to the verifier's word
+		return LocalReply{Error: fmt.Sprintf("another act is under way: %s", t.Act)}, nil
+	case bytes.Equal(t.Command, command) && bytes.Equal(a.m.Carried, mine.Directive):
+		return a.goOnFrom(path, a.m) // the same carton, perhaps in another place
+	}
+	s, err := a.newer(ctx, c)
+	if fatal(err) {
 		return LocalReply{Error: err.Error()}, err
 	} else if err != nil {
 		return LocalReply{Error: "the carton's trust bundles: " + err.Error()}, nil
 	}
 	now := a.now()
-	plan, err := gate.Carried(a.gateState(), wire.Delivery{
+	plan, s, err := a.judgeCarried(s, wire.Delivery{
 		Directive: mine.Directive, Command: c.Commands[mine.Command], Member: mine.Member, Release: &c.Release,
 	}, now)
 	if err != nil {
-		return said(a.turnDown(err, peekOffline(mine.Directive), wire.ActInstall))
+		return said(a.turnDown(err, command, wire.ActInstall))
 	}
 	for _, part := range plan.Release.Components {
 		if c.Open(part.Digest, 0) == nil {
 			return LocalReply{Error: fmt.Sprintf("the carton lacks component %s: export another", part.Name)}, nil
 		}
 	}
+	if s.last != nil {
+		if err := a.take(s); err != nil {
+			return LocalReply{Error: err.Error()}, err
+		}
+	}
+	if t := a.m.Task; t != nil && bytes.Equal(t.Command, command) { // the carton before was lost, and here is another of the same command
+		next := accept(a.m, plan)
+		next.Carried = mine.Directive
+		return a.goOnFrom(path, next)
+	} else if t != nil { // nothing of it was tried yet, and nobody may have its carton any more
+		if err := a.drop(); err != nil {
+			return LocalReply{Error: err.Error()}, err
+		}
+	}
 	return said(a.obey(ctx, plan, now, &brought{path, mine.Directive}))
+}
+
+// heard takes what a carton proves of how far this device's log is in the ledger: histories go on from there, and the log is free up to there. That the log was set back nobody has to be
+// believed who only brought a carton: what contradicts the log changes nothing.
+func (a *Agent) heard(anchor *wire.Logged) error {
+	if anchor == nil {
+		return nil
+	}
+	key, err := a.attestKey()
+	if err != nil {
+		return local(err)
+	}
+	f, l := a.c.Machine.Facts(), a.c.Log
+	is, err := gate.Anchored(f.Bundle, a.m.Trees, f.Device, key.Public(), *anchor)
+	if err != nil {
+		a.log.Warn("log anchor not believed", "error", err)
+		return nil
+	}
+	other, err := l.Contradicts(is.Batch)
+	switch {
+	case err != nil:
+		return local(err)
+	case other:
+		a.log.Warn("the carton's anchor contradicts this device's log", "last", is.Batch.Last)
+		return nil
+	case is.Batch.Last > l.Acked():
+		if err := a.taken(l.Ack(is.Batch.Last, 0)); err != nil {
+			return err
+		}
+	}
+	return a.taken(l.Anchored(is.Batch))
+}
+
+// judgeCarried judges a carton's install by the newest trust bundle that the carton leads to, and gives what of the bundles is to be taken before it. A carton that the gate refuses
+// changes nothing. Where what runs would not start under the new bundle, that waits until the release that mends it is confirmed, as long as the release is good under the one in force:
+// the stick may be pulled, and the release may fail its trial.
+func (a *Agent) judgeCarried(s steps, d wire.Delivery, now time.Time) (gate.Plan, steps, error) {
+	state := a.gateState()
+	if s.last == nil {
+		plan, err := gate.Carried(state, d, now)
+		return plan, s, err
+	}
+	before := state
+	state.Bundle, state.Trees = *s.last, s.trees
+	plan, err := gate.Carried(state, d, now)
+	if err != nil {
+		return plan, steps{}, err
+	}
+	if cur := state.Current; cur != nil && cur.Release.Counter < s.last.Floor {
+		if old, err := gate.Carried(before, d, now); err == nil {
+			return old, steps{}, nil
+		}
+	}
+	return plan, s, nil
+}
+
+// drop gives up an install that is still fetched. It has no result: the act that comes in its place says enough.
+func (a *Agent) drop() error {
+	a.stopStaging()
+	next := a.m
+	next.Task = nil
+	return local(a.save(next))
 }
 
 // peekOffline reads, without believing anything, which command a directive is about.
@@ -116,10 +198,10 @@ func peekOffline(directive []byte) []byte {
 	return d.Command
 }
 
-// goOnFrom has the install that is under way fetch out of this file from now on.
-func (a *Agent) goOnFrom(path string) (LocalReply, error) {
+// goOnFrom has the install that is under way fetch out of this file from now on; next is the record with what else changes.
+func (a *Agent) goOnFrom(path string, next memory) (LocalReply, error) {
 	a.stopStaging()
-	next, t := a.m, *a.m.Task
+	t := *a.m.Task
 	t.Carton = path
 	next.Task = &t
 	if err := a.save(next); err != nil {
@@ -129,13 +211,40 @@ func (a *Agent) goOnFrom(path string) (LocalReply, error) {
 	return LocalReply{Act: t.Act}, nil
 }
 
-// climb takes the trust bundles that a carton has and the device has not.
-func (a *Agent) climb(ctx context.Context, c *carton.Carton) error {
+// newer verifies the trust bundles that a carton has and the device has not. Of very many only the last are given; those before are taken.
+func (a *Agent) newer(ctx context.Context, c *carton.Carton) (steps, error) {
 	if c.Newest == nil || c.Newest.Version <= a.c.Machine.Facts().Bundle.Version {
+		return steps{}, nil
+	}
+	for {
+		s, err := a.ahead(ctx, boxed{c})
+		if err != nil || !s.more {
+			return s, err
+		}
+		if err := a.take(s); err != nil {
+			return steps{}, err
+		}
+	}
+}
+
+// climb takes the trust bundles that waited until the release of their carton was confirmed. Where the carton is gone, the next one brings them, or a line.
+func (a *Agent) climb(ctx context.Context, path string) error {
+	c, file, err := openCarton(path)
+	if err != nil {
+		a.log.Info("trust bundles that came with it are taken with the next carton", "error", err)
 		return nil
 	}
-	_, err := a.come(ctx, boxed{c})
-	return err
+	defer file.Close()
+	s, err := a.newer(ctx, c)
+	if err == nil && s.last != nil {
+		err = a.take(s)
+	}
+	if fatal(err) {
+		return err
+	} else if err != nil {
+		a.log.Warn("the carton's trust bundles", "error", err)
+	}
+	return nil
 }
 
 // boxed is the history of trust bundles in a carton.
@@ -192,10 +301,10 @@ func readOut(path string, digest []byte, offset int64) (io.ReadCloser, error) {
 // aloneAfter is the part of the time for a trial after which a program's health alone is enough, where nobody can be asked.
 const aloneAfter = 10
 
-// aloneAt is when that is, for what came out of a carton; 0: never.
+// aloneAt is when that is, for what came out of a carton; 0: never. A verifier that answered was asked, whatever it said.
 func (a *Agent) aloneAt() uint64 {
 	t := a.m.Task
-	if t == nil || t.Phase != phaseTrial || t.Carton == "" {
+	if t == nil || t.Phase != phaseTrial || t.Carton == "" || a.verdict != "" {
 		return 0
 	}
 	return t.Deadline - uint64((a.c.TrialTime-a.c.TrialTime/aloneAfter)/time.Second)
@@ -206,8 +315,12 @@ func (a *Agent) tell() (LocalReply, error) {
 	if len(a.m.Carried) == 0 {
 		return LocalReply{Error: "nothing was installed out of a carton, so that there is nothing for a history to answer"}, nil
 	}
-	if err := a.record(eventTold, nil, "a history to be carried"); err != nil {
-		return LocalReply{Error: err.Error()}, err
+	if told, err := a.c.Log.EndsWith(eventTold); err != nil {
+		return LocalReply{Error: err.Error()}, local(err)
+	} else if !told { // nothing happened since the last
+		if err := a.record(eventTold, nil, "a history to be carried"); err != nil {
+			return LocalReply{Error: err.Error()}, err
+		}
 	}
 	directive := sha256.Sum256(a.m.Carried)
 	in, err := a.says(directive[:])

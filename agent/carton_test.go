@@ -83,6 +83,12 @@ func (d *device) beside(ended <-chan error, req agent.LocalRequest) (r agent.Loc
 func (d *device) visit(t *testing.T, path string) (said agent.LocalReply, at agent.Status) {
 	t.Helper()
 	d.s.down.Store(true)
+	return d.bring(t, path)
+}
+
+// bring is a visit to a device whose line is as it is.
+func (d *device) bring(t *testing.T, path string) (said agent.LocalReply, at agent.Status) {
+	t.Helper()
 	for range 20 {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)

@@ -73,8 +73,9 @@ func (a *Agent) regain(ctx context.Context) error {
 type steps struct {
 	envelopes [][]byte
 	versions  []uint64
-	last      *wire.Bundle // nil: none yet
-	more      bool         // the history goes on
+	last      *wire.Bundle    // nil: none yet
+	more      bool            // the history goes on
+	trees     []wire.TreeHead // as they are known then
 }
 
 // wayBack brings the trust bundle up to the newest by the signed history. Everything is verified before anything is written.
@@ -89,41 +90,57 @@ func (a *Agent) wayBack(ctx context.Context) (moved bool, err error) {
 
 // come takes what h has beyond the bundle in force.
 func (a *Agent) come(ctx context.Context, h History) (moved bool, err error) {
-	f := a.c.Machine.Facts()
-	newest, err := h.Newest(ctx, f.Product)
-	if err != nil {
-		return false, err
-	}
-	s, err := follow(ctx, h, f, newest.Version)
+	s, err := a.ahead(ctx, h)
 	if err != nil || len(s.envelopes) == 0 {
 		return false, err
 	}
-	next := a.m
+	return true, a.take(s)
+}
+
+// ahead verifies what h has beyond the bundle in force, and whether the board would take it. Nothing is written.
+func (a *Agent) ahead(ctx context.Context, h History) (steps, error) {
+	f := a.c.Machine.Facts()
+	newest, err := h.Newest(ctx, f.Product)
+	if err != nil {
+		return steps{}, err
+	}
+	s, err := follow(ctx, h, f, newest.Version)
+	if err != nil || len(s.envelopes) == 0 {
+		return steps{}, err
+	}
+	s.trees = a.m.Trees
 	if !s.more {
 		tree, err := gate.Newest(*s.last, s.envelopes[len(s.envelopes)-1], a.m.Trees, newest)
 		if err != nil {
-			return false, err
+			return steps{}, err
 		}
-		next.Trees = gate.Grown(next.Trees, tree)
+		s.trees = gate.Grown(s.trees, tree)
 	}
 	if err := a.c.Machine.MaySet(s.envelopes...); err != nil {
-		return false, a.untaken(err, func(text string) error { return errors.New("the board does not take them: " + text) })
+		return steps{}, a.untaken(err, func(text string) error { return errors.New("the board does not take them: " + text) })
 	}
+	return s, nil
+}
+
+// take has the last of these bundles in force.
+func (a *Agent) take(s steps) error {
 	for _, v := range s.versions {
 		if err := a.record(eventBundle, nil, fmt.Sprintf("version %d, from the signed history", v)); err != nil {
-			return false, err
+			return err
 		}
 	}
 	if err := a.c.Machine.SetBundle(s.envelopes...); err != nil {
-		return false, local(err)
+		return local(err)
 	}
 	a.clock.learn(s.last.Issued)
+	next := a.m
+	next.Trees = s.trees
 	if err := a.save(next); err != nil {
-		return false, local(err)
+		return local(err)
 	}
 	a.astray, a.doubtAt = s.more, time.Time{}
 	a.hangUp()
-	return true, nil
+	return nil
 }
 
 // follow fetches and verifies what comes after the bundle in force; without one, what comes from the first that has the root role in the

@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"bytes"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/agent/gate"
@@ -119,15 +121,23 @@ func (m memory) treeSize(origin string) uint64 {
 	return 0
 }
 
-// withResult adds a result to a copy of m. The oldest goes when too many wait: the server never came for it.
+// withResult adds a result to a copy of m. A refusal takes the place of the same one before. When too many wait, because the server never came for them, the oldest refusal goes, and
+// only where there is none the oldest of all: what was done is told once, and what was refused would be refused again.
 func withResult(m memory, command []byte, act wire.Act, o wire.Outcome, code, text string, now time.Time) memory {
 	m.Seq++
 	r := wire.Result{
 		Command: command, Act: act, Outcome: o, Code: code, Text: text, At: uint64(now.Unix()), Seq: m.Seq,
 	}
-	m.Results = append(append([]wire.Result(nil), m.Results...), r)
-	if n := len(m.Results); n > maxResults {
-		m.Results = m.Results[n-maxResults:]
+	m.Results = append(slices.Clone(m.Results), r)
+	refused := func(o wire.Result) bool { return o.Outcome == wire.OutcomeRefused && o.Seq != r.Seq }
+	if o == wire.OutcomeRefused {
+		m.Results = slices.DeleteFunc(m.Results, func(o wire.Result) bool {
+			return refused(o) && o.Code == code && bytes.Equal(o.Command, command)
+		})
+	}
+	for len(m.Results) > maxResults {
+		i := max(0, slices.IndexFunc(m.Results, refused))
+		m.Results = slices.Delete(m.Results, i, i+1)
 	}
 	return m
 }

@@ -24,6 +24,7 @@ type Evidence interface {
 
 // Journal takes devices' own logs; *devicelog.Service is one.
 type Journal interface {
+	Anchor(ctx context.Context, device string) (*wire.Logged, error) // how far it is; nil: nothing of it is witnessed yet
 	// Reached gives the number of the last event that is here.
 	Reached(ctx context.Context, device string) (uint64, error)
 	Ingest(ctx context.Context, caller access.Caller, device string, envelope []byte) (wire.LogReply, error)

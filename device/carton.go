@@ -136,7 +136,7 @@ func (s *Service) packed(ctx context.Context, m wire.Release, release [32]byte, 
 			h.Blobs = append(h.Blobs, carton.Blob{Digest: c.Digest, Size: c.Size})
 		}
 	}
-	places, oldest := map[string]uint{}, current.Wire.Version
+	places, oldest, room := map[string]uint{}, current.Wire.Version, carton.MaxLogs
 	for _, r := range all {
 		at, ok := places[r.command.ID]
 		if !ok {
@@ -152,6 +152,9 @@ func (s *Service) packed(ctx context.Context, m wire.Release, release [32]byte, 
 			continue
 		}
 		if err != nil {
+			return h, err
+		}
+		if d.Log, err = s.heard(ctx, d.ID, &room); err != nil {
 			return h, err
 		}
 		d.Command = at
@@ -193,6 +196,23 @@ func (s *Service) told(ctx context.Context, r recipient, b wire.Bundle, key cryp
 	out.ID = r.device.ID
 	out.Directive, err = wire.Sign1(wire.TypeOffline, payload, key)
 	return out, err
+}
+
+// heard is how far a device's log is here, as long as there is room for it: the device goes on from there in its next history, and its log is free up to there.
+func (s *Service) heard(ctx context.Context, id string, room *int) (*wire.Logged, error) {
+	if s.cfg.Journal == nil {
+		return nil, nil
+	}
+	anchor, err := s.cfg.Journal.Anchor(ctx, id)
+	if err != nil || anchor == nil {
+		return nil, err
+	}
+	size, err := wire.Marshal(*anchor)
+	if err != nil || len(size) > *room {
+		return nil, err
+	}
+	*room -= len(size)
+	return anchor, nil
 }
 
 // addSteps adds the trust bundles that follow the oldest which any of the devices is known to have.

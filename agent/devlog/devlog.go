@@ -346,6 +346,17 @@ func (l *Log) events(from uint64, fn func(e wire.LogEvent, head [32]byte) bool) 
 	return nil
 }
 
+// EndsWith reports whether the last event is of a kind.
+func (l *Log) EndsWith(kind string) (is bool, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	err = l.events(l.slot.seq, func(e wire.LogEvent, _ [32]byte) bool {
+		is = e.Kind == kind
+		return false
+	})
+	return is, err
+}
+
 // batchBytes leaves room for the frame within MaxLogBatch.
 const batchBytes = wire.MaxLogBatch - 4<<10
 

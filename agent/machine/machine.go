@@ -100,7 +100,8 @@ func (m *Machine) Stage(ctx context.Context, release []byte, fetch agent.Fetch, 
 	}
 	err := m.boot.Stage(ctx, release, boot.Source(fetch), progress)
 	if errors.Is(err, wire.ErrNoRoom) || errors.Is(err, boot.ErrOTP) || errors.Is(err, wire.ErrIncompatible) || errors.Is(err, hw.ErrCounterExhausted) ||
-		errors.Is(err, boot.ErrNoBanks) || errors.Is(err, boot.ErrImage) || errors.Is(err, boot.ErrInstall) || errors.Is(err, boot.ErrBytes) {
+		errors.Is(err, boot.ErrNoBanks) || errors.Is(err, boot.ErrImage) || errors.Is(err, boot.ErrInstall) || errors.Is(err, boot.ErrBytes) ||
+		errors.Is(err, wire.ErrThreshold) || errors.Is(err, wire.ErrRollback) { // by the trust bundle that is in force by now
 		return fmt.Errorf("%w: %w", agent.ErrUnfit, err)
 	}
 	return err

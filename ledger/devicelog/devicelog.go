@@ -106,6 +106,16 @@ func (s *Service) Reached(ctx context.Context, device string) (uint64, error) {
 	return h.Seq, err
 }
 
+// Anchor proves how far the log of a device is; nil: nothing of it is witnessed yet.
+func (s *Service) Anchor(ctx context.Context, device string) (*wire.Logged, error) {
+	h, _, err := s.store.LogHead(ctx, device)
+	if err != nil {
+		return nil, err
+	}
+	r, err := s.reply(ctx, h, wire.LogReply{})
+	return r.Anchor, err
+}
+
 // Ingest takes a signed batch of device.
 func (s *Service) Ingest(ctx context.Context, caller access.Caller, device string, envelope []byte) (wire.LogReply, error) {
 	if err := s.guard.Check(ctx, caller, access.DeviceCheckin, access.Resource{Type: "device", ID: device}); err != nil {

@@ -28,6 +28,7 @@ const (
 	MaxHead    = 8 << 20 // bytes
 	MaxDevices = 4096    // more devices are another carton
 	MaxSteps   = 256     // trust bundles
+	MaxLogs    = 4 << 20 // bytes of the head that say how far devices' logs are
 
 	prefix   = len(magic) + 4
 	maxBlobs = 64
@@ -58,9 +59,10 @@ type Head struct {
 // Device is what one device is told.
 type Device struct {
 	ID        string          `cbor:"1,keyasint"`
-	Directive []byte          `cbor:"2,keyasint"` // COSE_Sign1(wire.OfflineDirective)
-	Command   uint            `cbor:"3,keyasint"` // which of the commands
-	Member    wire.Membership `cbor:"4,keyasint"` // of it
+	Directive []byte          `cbor:"2,keyasint"`           // COSE_Sign1(wire.OfflineDirective)
+	Command   uint            `cbor:"3,keyasint"`           // which of the commands
+	Member    wire.Membership `cbor:"4,keyasint"`           // of it
+	Log       *wire.Logged    `cbor:"5,keyasint,omitempty"` // how far its log is in the ledger: an entry of kind device.log.anchored, whose batch the device signed
 }
 
 // Blob is bytes that follow.

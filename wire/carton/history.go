@@ -11,7 +11,7 @@ import (
 // Bounds of a history.
 const (
 	MaxHistory = 4 << 20 // bytes
-	MaxBatches = 64
+	MaxBatches = 1024    // one for each history that was written since the device heard how far its log is
 )
 
 // History is what a device says that installed from a carton. The evidence makes it the device's own: it is over Nonce, which holds what the device says and the directive
