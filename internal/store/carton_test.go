@@ -218,6 +218,33 @@ func TestAHistoryCountsOnce(t *testing.T) {
 	}
 }
 
+// A carton says how far the log of a device is here, once something of it is: the device's next history goes on from there.
+func TestACartonSaysHowFarALogIs(t *testing.T) {
+	r := begun(t)
+	of := device.CartonOf{Devices: []string{devN(1)}}
+	h, _ := r.pack(of)
+	if h.Devices[0].Log != nil {
+		t.Errorf("of a log that nothing is known of: %+v", h.Devices[0].Log)
+	}
+	r.now = r.now.Add(10 * time.Minute)
+	waits := r.tells(h.Devices[0], 5, 2, func(h *carton.History) {
+		in := must(wire.DecodeCheckin(h.Checkin))(t)
+		in.Results, in.Release, in.Version = nil, r.old.Digest[:], "1.0.0"
+		h.Checkin = must(wire.EncodeCheckin(in))(t)
+	}, nil)
+	if taken, err := r.devices.TakeHistory(t.Context(), person("op"), waits); err != nil || taken.Log != 2 {
+		t.Fatalf("%+v, %v", taken, err)
+	}
+	h, code := r.pack(of)
+	if code != "" || h.Devices[0].Log == nil {
+		t.Fatalf("%q, %+v", code, h.Devices)
+	}
+	f, err := wire.DecodeFact(h.Devices[0].Log.Entry)
+	if last := must(wire.DecodeLogBatch(must(wire.Verify1(wire.TypeDeviceLog, f.Data, r.keys[devN(1)].Public()))(t)))(t).Last; err != nil || last != 2 {
+		t.Errorf("to event %d, %v", last, err)
+	}
+}
+
 // Nothing of a history is taken that is not the device's, whole, and of after the carton.
 func TestWhatIsNoHistoryOfTheDevice(t *testing.T) {
 	r := begun(t)
