@@ -18,7 +18,7 @@ import (
 // Approver says whose a key of the release role is. A threshold counts keys, and what is asked for is people: who holds two keys is still one.
 type Approver struct {
 	Key    string    `json:"key" pattern:"^[0-9a-f]{32}$" doc:"key ID: first 16 bytes of SHA-256 over its SubjectPublicKeyInfo, hex"`
-	Member string    `json:"member" doc:"whose it is"`
+	Member string    `json:"member" doc:"whose it is; empty: nobody's any more, and it approves nothing"`
 	Since  time.Time `json:"since"`
 	By     string    `json:"by" doc:"who said so"`
 }
@@ -30,7 +30,7 @@ type ApproverChange struct {
 	Member  string `json:"member,omitempty"` // empty: it is nobody's any more
 }
 
-// Approvers gives whose the keys of a product's release role are. With none of them bound, each approval has to be another person's, with another key; nothing says which.
+// Approvers gives whose the keys of a product's release role are, or were. Where none ever was anybody's, each approval has to be another person's, with another key; nothing says which.
 func (s *Service) Approvers(ctx context.Context, caller access.Caller, product string) ([]Approver, error) {
 	if err := s.cfg.Guard.Check(ctx, caller, access.ReleaseRead, access.Resource{Type: "product", ID: product, Product: product}); err != nil {
 		return nil, err
@@ -41,7 +41,7 @@ func (s *Service) Approvers(ctx context.Context, caller access.Caller, product s
 	return s.cfg.Store.Approvers(ctx, product)
 }
 
-// BindApprover says that a key of the release role is a person's. From the first on, approvals count only by keys that are their sender's.
+// BindApprover says that a key of the release role is a person's. From the first on, and for good, approvals count only by keys that are their sender's.
 func (s *Service) BindApprover(ctx context.Context, caller access.Caller, product, key, member string) (Approver, error) {
 	if err := s.mayBind(ctx, caller, product); err != nil {
 		return Approver{}, err
@@ -67,7 +67,8 @@ func (s *Service) BindApprover(ctx context.Context, caller access.Caller, produc
 	return a, s.putApprover(ctx, caller, product, a)
 }
 
-// UnbindApprover says that a key is nobody's any more: that of who left, or that was lost. Approvals by it count no more, also those of releases that are under way.
+// UnbindApprover says that a key is nobody's any more: that of who left, or that was lost. Approvals by it count no more, also those of releases that are under way. It stays on
+// record as nobody's: were it forgotten, with the last of them anybody might approve with any of them again.
 func (s *Service) UnbindApprover(ctx context.Context, caller access.Caller, product, key string) error {
 	if err := s.mayBind(ctx, caller, product); err != nil {
 		return err
@@ -77,7 +78,7 @@ func (s *Service) UnbindApprover(ctx context.Context, caller access.Caller, prod
 		return err
 	}
 	key = strings.ToLower(key)
-	if !slices.ContainsFunc(all, func(a Approver) bool { return a.Key == key }) {
+	if !slices.ContainsFunc(all, func(a Approver) bool { return a.Key == key && a.Member != "" }) {
 		return fault.New(fault.NotFound, "approver.unknown", fmt.Sprintf("key %.80q of %s is nobody's", key, product), "see `hallmark approver list`")
 	}
 	return s.putApprover(ctx, caller, product, Approver{Key: key, Since: s.cfg.Now().UTC().Truncate(time.Millisecond), By: caller.ID})
@@ -116,7 +117,7 @@ func (s *Service) theirs(ctx context.Context, caller access.Caller, product stri
 	name := hex.EncodeToString(key[:])
 	n := slices.IndexFunc(all, func(a Approver) bool { return a.Key == name })
 	switch {
-	case n < 0:
+	case n < 0 || all[n].Member == "":
 		return fault.New(fault.Denied, "release.unbound", fmt.Sprintf("key %s of %s is nobody's", name, product), "an administrator says whose it is: `hallmark approver bind`")
 	case all[n].Member != caller.ID:
 		return fault.New(fault.Denied, "release.anothers-key", fmt.Sprintf("key %s of %s is not %s's", name, product, caller.ID), "approve with your own key; see `hallmark approver list`")
@@ -132,7 +133,7 @@ func (s *Service) counted(ctx context.Context, r Release, threshold uint) error 
 	}
 	var n uint
 	for _, p := range r.Approvals {
-		if slices.ContainsFunc(all, func(a Approver) bool { return a.Key == p.Key && a.Member == p.Caller }) {
+		if slices.ContainsFunc(all, func(a Approver) bool { return a.Key == p.Key && a.Member != "" && a.Member == p.Caller }) {
 			n++
 		}
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"strings"
@@ -18,12 +19,12 @@ func newApprover(a *api) *cobra.Command {
 func (a *api) listApprovers() *cobra.Command {
 	return listing(a, cobra.Command{
 		Use: "list PRODUCT", Short: "List whose the keys are that approve a product's releases", Args: cobra.ExactArgs(1), Example: "  hallmark approver list pump",
-		Long: `Lists whose the keys of a product's release role are. While nobody's are, approvals have to be of different people, with different keys, and nothing says which. The keys are those that ` + "`hallmark bundle show`" + ` lists.`,
+		Long: `Lists whose the keys of a product's release role are, and which are nobody's any more. Where none ever was anybody's, approvals have to be of different people, with different keys, and nothing says which. The keys are those that ` + "`hallmark bundle show`" + ` lists.`,
 	}, "KEY MEMBER SINCE BY",
 		func(ctx context.Context, cl *client.Client, args []string) ([]release.Approver, error) {
 			return cl.Approvers(ctx, args[0])
 		},
-		func(p release.Approver) []string { return []string{p.Key, p.Member, when(p.Since), p.By} })
+		func(p release.Approver) []string { return []string{p.Key, cmp.Or(p.Member, "nobody"), when(p.Since), p.By} })
 }
 
 // releaseKey finds a key of a product's release role by its ID, or how that begins.
@@ -68,8 +69,8 @@ people. It takes two people. Bind all of them: a key that is nobody's approves n
 func (a *api) unbindApprover() *cobra.Command {
 	return a.verb(cobra.Command{
 		Use: "unbind PRODUCT KEY", Short: "Say that a key is nobody's any more", Args: cobra.ExactArgs(2), Example: "  hallmark approver unbind pump 1f2e3d4c --propose 'alice has left'",
-		Long: `Says that a key is nobody's any more: of who left, or whose key was lost. Approvals by it count no more, also of releases that are not published yet. It takes two people. To have
-devices believe it no more, take it out of the trust bundle (` + "`hallmark bundle payload --remove-approver`" + `).`,
+		Long: `Says that a key is nobody's any more: of who left, or whose key was lost. Approvals by it count no more, also of releases that are not published yet. It takes two people. With the last of them nobody
+can approve until others are bound. To have devices believe it no more, take it out of the trust bundle (` + "`hallmark bundle payload --remove-approver`" + `).`,
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
 		all, err := cl.Approvers(ctx, args[0])
 		if err != nil {
@@ -77,7 +78,7 @@ devices believe it no more, take it out of the trust bundle (` + "`hallmark bund
 		}
 		key := ""
 		for _, p := range all { // also one that no trust bundle has any more
-			if len(args[1]) >= 8 && strings.HasPrefix(p.Key, strings.ToLower(args[1])) {
+			if p.Member != "" && len(args[1]) >= 8 && strings.HasPrefix(p.Key, strings.ToLower(args[1])) {
 				key = p.Key
 			}
 		}

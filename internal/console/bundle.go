@@ -51,6 +51,7 @@ type bundlePageData struct {
 	Status  device.BundleStatus
 	Signers []signer // of software
 	People  bool     // whose the keys of software are may be seen
+	Bound   bool     // one of them is somebody's, or was: the others approve nothing
 	Actions []action
 }
 
@@ -99,7 +100,7 @@ func (p bundlePageData) persons() int {
 // keysTone and keysWords say whether a threshold of keys is one of people.
 func (p bundlePageData) keysTone() string {
 	switch n := p.persons(); {
-	case n == 0:
+	case !p.Bound:
 		return "warn"
 	case n < int(p.Bundle.Release.Threshold):
 		return "bad"
@@ -109,7 +110,7 @@ func (p bundlePageData) keysTone() string {
 
 func (p bundlePageData) keysWords() string {
 	switch n := p.persons(); {
-	case n == 0:
+	case !p.Bound:
 		return fmt.Sprintf("Nobody says whose these keys are: %d signatures are asked for, and not %d people. One person with two of the keys, and two accounts, can approve alone.", p.Bundle.Release.Threshold, p.Bundle.Release.Threshold)
 	case n < int(p.Bundle.Release.Threshold):
 		return fmt.Sprintf("No release can be approved: the keys are those of %s, and %d are asked for. Say whose the others are.", persons(n), p.Bundle.Release.Threshold)
@@ -184,7 +185,7 @@ func (h *handler) bundle(w http.ResponseWriter, r *http.Request, caller access.C
 	if unlessDenied(err) != nil {
 		return err
 	}
-	p.Signers, p.People = signers(p.Bundle, bound), err == nil
+	p.Signers, p.People, p.Bound = signers(p.Bundle, bound), err == nil, len(bound) > 0
 	v := h.view(r, caller, "Trust bundles", "bundle. device. finding. product. approver.")
 	p.Actions = v.bundleActions(p.Product)
 	h.render(w, r, http.StatusOK, bundlePage(v, p))

@@ -31,10 +31,8 @@ func (s *Releases) PutApprover(ctx context.Context, product string, a release.Ap
 	})
 }
 
+// setApprover keeps a key that is nobody's any more, so that what was bound once stays so.
 func setApprover(tx *Tx, product string, a release.Approver) (bool, error) {
-	if a.Member == "" {
-		return did(tx.Exec(`DELETE FROM approver WHERE product = $1 AND kid = $2`, product, a.Key))
-	}
 	return did(tx.Exec(`INSERT INTO approver (product, kid, member, since, set_by) VALUES ($1, $2, $3, $4, $5)
 		ON CONFLICT (product, kid) DO UPDATE SET member = excluded.member, since = excluded.since, set_by = excluded.set_by`, product, a.Key, a.Member, Millis(a.Since), a.By))
 }

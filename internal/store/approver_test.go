@@ -80,13 +80,36 @@ func TestAKeyApprovesForWhoseItIs(t *testing.T) {
 	if _, err := s.releases.Publish(t.Context(), person("carol"), r.Digest); codeOf(err) != "release.unbound" {
 		t.Errorf("published with an approval by a key that is lost: %v", err)
 	}
-	if got := bind(two, kid(1), "person:bob"); got != "" {
-		t.Fatal(got)
+	// With the last of them nobody can approve: a key that was anybody's does not become everybody's.
+	if err := s.releases.UnbindApprover(t.Context(), two, "pump", kid(0)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.releases.Publish(t.Context(), person("carol"), r.Digest); codeOf(err) != "release.unbound" {
+		t.Errorf("published with two approvals by keys that are lost: %v", err)
+	}
+	next, err := s.releases.Propose(t.Context(), person("carol"), s.spec("1.1.0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.releases.Approve(t.Context(), person("alice"), next.Digest, s.sign(wire.TypeRelease, next.Payload, 1)); codeOf(err) != "release.unbound" {
+		t.Errorf("she approves with the key that he lost: %v", err)
+	}
+	lost := newStages(t, wire.ModelBlob)
+	if err := lost.db.Replay(t.Context(), ledger.Control, 0, s.entriesOf(ledger.KindApproverBound), map[ledger.Kind]store.Replayed{}); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := lost.db.Releases().Approvers(t.Context(), "pump"); err != nil || len(all) != 2 || all[0].Member != "" || all[1].Member != "" {
+		t.Errorf("from the log: %+v, %v", all, err)
+	}
+	for i, who := range []string{"person:alice", "person:bob"} {
+		if got := bind(two, kid(i), who); got != "" {
+			t.Fatal(got)
+		}
 	}
 	if _, err := s.releases.Publish(t.Context(), person("carol"), r.Digest); err != nil {
 		t.Error(err)
 	}
-	if k := s.kinds("pump"); k["approver.bound"] != 4 {
+	if k := s.kinds("pump"); k["approver.bound"] != 6 {
 		t.Errorf("facts: %v", k)
 	}
 	// All of it comes back from the log.
