@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
@@ -42,7 +43,7 @@ func (s *Service) MayImport(ctx context.Context, caller access.Caller) error {
 
 // Import takes in all advisories of an ecosystem, one JSON object behind the other, and replaces those that were here before. Nothing counts before all of it is here.
 //
-// fewer says that there may be many fewer than before.
+// fewer says that there may be many fewer than before. That would let through what a product that enforces stops, and so waits until none does, which takes two people to say.
 func (s *Service) Import(ctx context.Context, caller access.Caller, ecosystem string, fewer bool, r io.Reader) (Database, error) {
 	if err := s.MayImport(ctx, caller); err != nil {
 		return Database{}, err
@@ -167,15 +168,30 @@ func (s *Service) check(ctx context.Context, d Database, fewer bool) error {
 		return err
 	}
 	had, ok := dbs[d.Ecosystem]
-	if ok && !fewer && d.Advisories < had.Advisories-had.Advisories/10 {
-		return fault.New(fault.Conflict, "advisories.fewer", fmt.Sprintf("there are %d advisories in it, and %d are here: a file that was cut looks like that", d.Advisories, had.Advisories),
-			"bring the whole file; if there are so few now, say so: `hallmark advisory import --fewer`")
+	if ok && d.Advisories < had.Advisories-had.Advisories/10 {
+		if err := s.mayBeFewer(ctx, d, had, fewer); err != nil {
+			return err
+		}
 	}
 	if ok && d.Newest.Before(had.Newest) {
 		return fault.New(fault.Conflict, "advisories.older", fmt.Sprintf("the newest of these was modified at %s, and that of those that are here at %s", d.Newest.Format(time.RFC3339), had.Newest.Format(time.RFC3339)),
 			"bring a newer file")
 	}
 	return nil
+}
+
+// mayBeFewer refuses a set that is much smaller, unless somebody has said that it is, and no product's releases are stopped by what is in it.
+func (s *Service) mayBeFewer(ctx context.Context, d, had Database, said bool) error {
+	if !said {
+		return fault.New(fault.Conflict, "advisories.fewer", fmt.Sprintf("there are %d advisories in it, and %d are here: a file that was cut looks like that", d.Advisories, had.Advisories),
+			"bring the whole file; if there are so few now, say so: `hallmark advisory import --fewer`")
+	}
+	products, err := s.cfg.Store.Enforcing(ctx)
+	if err != nil || len(products) == 0 {
+		return err
+	}
+	return fault.New(fault.Conflict, "advisories.enforced", fmt.Sprintf("there are %d advisories in it, %d are here, and %s stops releases by them", d.Advisories, had.Advisories, strings.Join(products, ", ")),
+		"bring the whole file; if there are so few now, two people have the gate only warn (`hallmark supply set`) until it is here")
 }
 
 // Databases gives what advisories are here.

@@ -160,6 +160,8 @@ type Store interface {
 	Policy(ctx context.Context, product string) (Policy, error)
 	// PutPolicy replaces the one that was read; ErrChanged when it is another by now, ErrNotFound for a product that is not there.
 	PutPolicy(ctx context.Context, product string, had, p Policy, facts ...ledger.Fact) error
+	// Enforcing gives the products whose policy enforces, by name.
+	Enforcing(ctx context.Context) ([]string, error)
 	// SupplierNames gives what each supplier of these IDs is called, as far as it is there; one that was ended is called nothing.
 	SupplierNames(ctx context.Context, ids []string) (map[string][]string, error)
 	// Exceptions gives the documents that were taken in about a product.

@@ -44,7 +44,7 @@ func (a *api) importAdvisories() *cobra.Command {
 		Use: "import ECOSYSTEM FILE", Short: "Take in all advisories of an ecosystem", Args: cobra.ExactArgs(2),
 		Long: `Takes in all advisories of an ecosystem, in the place of those before. FILE is the ecosystem's all.zip of osv.dev (https://osv-vulnerabilities.storage.googleapis.com/ECOSYSTEM/all.zip), or a file of
 OSV's JSON, one object behind the other; it may come on a stick to an instance without a way out. Nothing counts before all of it is there, and a file that knows less than
-the one before is refused; one with a tenth fewer advisories is taken with --fewer.`,
+the one before is refused; one with a tenth fewer advisories is taken with --fewer, while no product enforces what its supply gate finds.`,
 		Example: "  hallmark advisory import Go all.zip",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
 		f, err := os.Open(args[1])

@@ -80,7 +80,7 @@ func (d *demo) demand(ctx context.Context, builder *ecdsa.PrivateKey) error {
 			return err
 		},
 		func() error {
-			_, err := d.people["rita"].ImportAdvisories(ctx, "Go", false, strings.NewReader(advisories))
+			_, err := d.people["sam"].ImportAdvisories(ctx, "Go", false, strings.NewReader(advisories))
 			return err
 		},
 		func() error { _, err := d.people["rita"].SetSupplyPolicy(ctx, productID, policy); return err },

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/supply"
@@ -128,6 +129,41 @@ func TestAlarmsFollowExceptionsAndScores(t *testing.T) {
 		if got := g.reassess(); got != step.want {
 			t.Errorf("%s: %q, want %q", step.what, got, step.want)
 		}
+	}
+}
+
+// Who proposes a release does not bring what it is held against, and nobody alone takes most of that away while it stops releases.
+func TestNobodyBlindsAGateThatEnforces(t *testing.T) {
+	g := newGated(t, supply.Enforce)
+	lib := advisoryText("GO-1", "Go", "acme.example/lib", "0", "1.1.0", g.now)
+	g.fresh(many(20, g.now), lib)
+	few := func(who access.Caller) string {
+		_, err := g.supply.Import(t.Context(), who, "Go", true, strings.NewReader(advisoryText("GO-9", "Go", "acme.example/far", "0", "9.0.0", g.now.Add(time.Minute))))
+		return codeOf(err)
+	}
+	carol := person("carol")
+	carol.Roles = []access.Role{access.ReleaseManager}
+	sam := person("sam")
+	sam.Roles = []access.Role{access.Security}
+	if got := few(carol); got != "access.denied" {
+		t.Errorf("who proposes brings advisories: %q", got)
+	}
+	if got := few(sam); got != "advisories.enforced" {
+		t.Errorf("most of them are taken away: %q", got)
+	}
+	if _, err := g.releases.Propose(t.Context(), carol, g.good("1.0.0")); codeOf(err) != "supply.gate" {
+		t.Errorf("with a known flaw: %v", err)
+	}
+	warn := g.policy
+	warn.Mode = supply.Warn
+	if _, err := g.supply.SetPolicy(t.Context(), carol, "pump", warn); codeOf(err) != "access.four-eyes" {
+		t.Errorf("one has it warn: %v", err)
+	}
+	if _, err := g.supply.SetPolicy(t.Context(), together("carol", "dora"), "pump", warn); err != nil {
+		t.Fatal(err)
+	}
+	if got := few(sam); got != "" {
+		t.Errorf("while it warns: %q", got)
 	}
 }
 

@@ -40,6 +40,28 @@ func policyOf(row scanner) (p supply.Policy, err error) {
 	return p, json.Unmarshal([]byte(doc), &p)
 }
 
+// Enforcing implements supply.Store.
+func (s Supply) Enforcing(ctx context.Context) ([]string, error) {
+	return withPolicy(ctx, s.db, func(p supply.Policy) bool { return p.Mode == supply.Enforce })
+}
+
+// withPolicy gives the products whose policy is such, by name. There are as many policies as products.
+func withPolicy(ctx context.Context, db *DB, such func(p supply.Policy) bool) ([]string, error) {
+	type rule struct{ product, doc string }
+	all, err := collect(ctx, db, func(row scanner) (r rule, err error) { return r, row.Scan(&r.product, &r.doc) }, `SELECT product, doc FROM supply_policy ORDER BY product`)
+	var products []string
+	for _, r := range all {
+		var p supply.Policy
+		if err := json.Unmarshal([]byte(r.doc), &p); err != nil {
+			return nil, fmt.Errorf("stored supply policy of %s: %w", r.product, err)
+		}
+		if such(p) {
+			products = append(products, r.product)
+		}
+	}
+	return products, err
+}
+
 // PutPolicy implements supply.Store.
 func (s Supply) PutPolicy(ctx context.Context, product string, had, p supply.Policy, facts ...ledger.Fact) error {
 	return s.db.Write(ctx, func(tx *Tx) error {

@@ -124,21 +124,11 @@ func (s Parts) Suppliers(ctx context.Context, after string, limit int) ([]parts.
 	return collect(ctx, s.db, scanSupplier, `SELECT doc, rev FROM supplier WHERE id > $1 ORDER BY id LIMIT $2`, after, atMost(limit))
 }
 
-// Allowing implements parts.Catalogue. There are as many policies as products.
+// Allowing implements parts.Catalogue.
 func (s Parts) Allowing(ctx context.Context, supplier string) ([]string, error) {
-	type rule struct{ product, doc string }
-	all, err := collect(ctx, s.db, func(row scanner) (r rule, err error) { return r, row.Scan(&r.product, &r.doc) }, `SELECT product, doc FROM supply_policy ORDER BY product`)
-	var products []string
-	for _, r := range all {
-		var p supply.Policy
-		if err := json.Unmarshal([]byte(r.doc), &p); err != nil {
-			return nil, fmt.Errorf("stored supply policy of %s: %w", r.product, err)
-		}
-		if p.Mode != "" && p.Mode != supply.Off && slices.Contains(p.SupplierIDs, supplier) {
-			products = append(products, r.product)
-		}
-	}
-	return products, err
+	return withPolicy(ctx, s.db, func(p supply.Policy) bool {
+		return p.Mode != "" && p.Mode != supply.Off && slices.Contains(p.SupplierIDs, supplier)
+	})
 }
 
 // PutPart implements parts.Catalogue.
