@@ -327,12 +327,8 @@ func (a *Agent) tell() (LocalReply, error) {
 	if err != nil {
 		return LocalReply{Error: err.Error()}, err
 	}
-	h := carton.History{V: 1, Device: a.c.Machine.Facts().Device, At: uint64(a.now().Unix()), Directive: a.m.Carried}
+	h := carton.History{V: carton.HistoryVersion, Device: a.c.Machine.Facts().Device, At: uint64(a.now().Unix()), Directive: a.m.Carried}
 	if h.Checkin, err = wire.EncodeCheckin(in); err != nil {
-		return LocalReply{Error: err.Error()}, local(err)
-	}
-	nonce := h.Nonce()
-	if h.Evidence, err = a.evidence(nonce[:], nil); err != nil {
 		return LocalReply{Error: err.Error()}, local(err)
 	}
 	key, err := a.attestKey()
@@ -341,6 +337,10 @@ func (a *Agent) tell() (LocalReply, error) {
 	}
 	h.Log, err = a.c.Log.Batches(key, devlog.Says{Boots: a.c.Machine.Facts().BootCount, Trees: a.m.Trees, Now: a.now()}, eventTold, carton.MaxBatches)
 	if err != nil {
+		return LocalReply{Error: err.Error()}, local(err)
+	}
+	nonce := h.Nonce()
+	if h.Evidence, err = a.evidence(nonce[:], nil); err != nil {
 		return LocalReply{Error: err.Error()}, local(err)
 	}
 	out, err := carton.EncodeHistory(h)

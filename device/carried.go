@@ -34,13 +34,13 @@ type Journal interface {
 type Taken struct {
 	Device string    `json:"device"`
 	At     time.Time `json:"at" doc:"when the device said it: by its clock, and neither before the carton was written nor after now"`
-	Known  bool      `json:"known,omitempty" doc:"all of it was here already, or something later"`
+	Known  bool      `json:"known,omitempty" doc:"nothing but its log counts: all of it was here already, or something later, or the device has been handed on since"`
 	Log    uint64    `json:"log" doc:"number of the last event of the device's own log that is here"`
 	Behind uint64    `json:"behind,omitempty" doc:"events of its log that are not: they come when this history, or a later one, is taken in again, or over a line"`
 }
 
-// TakeHistory takes in what a device says that installed from a carton. It is the device's own by its evidence, and of after the carton by the directive that it answers. A history that was taken in,
-// or is of before what is known, changes nothing, so that files may come twice and in any order. All of it is durable when it returns nil; where it broke off, it is taken in again.
+// TakeHistory takes in what a device says that installed from a carton. It is the device's own by its evidence, and of after the carton by the directive that it answers. Of a history that was taken in,
+// or is of before what is known, nothing counts but what its log adds, so that files may come twice and in any order. All of it is durable when it returns nil; where it broke off, it is taken in again.
 func (s *Service) TakeHistory(ctx context.Context, caller access.Caller, data []byte) (Taken, error) {
 	invalid := func(err error) (Taken, error) {
 		return Taken{}, fault.Newf(fault.Invalid, "history.invalid", "the history: %w", err).With("write it again on the device: `hallmark-agent history`")
@@ -73,23 +73,32 @@ func (s *Service) TakeHistory(ctx context.Context, caller access.Caller, data []
 	if out.Log, err = s.cfg.Journal.Reached(ctx, d.ID); err != nil {
 		return Taken{}, err
 	}
-	if out.Log >= e.LogSeq {
-		out.Known = true
-		return out, nil
-	}
-	if _, err := s.ingest(ctx, d, in, now, out.At); err != nil {
-		return Taken{}, err
-	}
-	nonce := h.Nonce()
-	if err := s.cfg.Evidence.Carried(ctx, own, d.ID, h.Evidence, nonce[:], out.At); err != nil {
-		return Taken{}, err
+	if out.Known = out.Log >= e.LogSeq || past(d, in, out.At); !out.Known {
+		if _, err := s.ingest(ctx, d, in, now, out.At); err != nil {
+			return Taken{}, err
+		}
+		nonce := h.Nonce()
+		if err := s.cfg.Evidence.Carried(ctx, own, d.ID, h.Evidence, nonce[:], out.At); err != nil {
+			return Taken{}, err
+		}
 	}
 	// The log comes last: that it reaches as far as the evidence says that all before it was taken in.
-	if out.Log, err = s.journal(ctx, own, d.ID, h.Log, out.Log); err != nil {
+	if out.Log, err = s.journal(ctx, own, d.ID, h.Log, out.Log, e.LogSeq); err != nil {
 		return Taken{}, err
 	}
 	out.Behind = e.LogSeq - min(e.LogSeq, out.Log)
 	return out, nil
+}
+
+// past reports whether what is carried is of before what is known of the device, by its counters or the time, or of before it was its owner's. What couriers bring first, or again, is theirs
+// to choose, and accuses nobody: a copy with an older memory shows over a line.
+func past(d Device, in wire.Checkin, at time.Time) bool {
+	had := d.Twin
+	if startsAnew(d, in) {
+		had = forgetful(had)
+	}
+	return in.BootCount < had.BootCount || in.Counter < had.Accepted || in.Bundle < had.Bundle ||
+		at.Before(d.LastSeen.Truncate(time.Second)) || at.Before(d.Owned) // devices tell the time in seconds
 }
 
 // ofDevice opens what a history says, if its evidence makes it the device's.
@@ -136,14 +145,14 @@ func between(least, t, most time.Time) time.Time {
 	return t
 }
 
-// journal takes in the batches that go on from where the log is, and says how far it is then.
-func (s *Service) journal(ctx context.Context, own access.Caller, id string, batches [][]byte, reached uint64) (uint64, error) {
+// journal takes in the batches that go on from where the log is, as far as the evidence beside them goes, and says how far the log is then.
+func (s *Service) journal(ctx context.Context, own access.Caller, id string, batches [][]byte, reached, proven uint64) (uint64, error) {
 	for _, envelope := range batches {
 		last, err := lastOf(envelope)
 		if err != nil {
 			return reached, fault.Newf(fault.Invalid, "history.invalid", "the history's log: %w", err).With("write it again on the device: `hallmark-agent history`")
 		}
-		if last <= reached {
+		if last <= reached || last > proven {
 			continue
 		}
 		r, err := s.cfg.Journal.Ingest(ctx, own, id, envelope)

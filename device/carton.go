@@ -182,7 +182,7 @@ func (s *Service) told(ctx context.Context, r recipient, b wire.Bundle, key cryp
 			break
 		}
 	}
-	counter, err := s.cfg.Reports.NextCounter(ctx, r.device.ID, r.command.ID, r.device.Twin.Accepted, now)
+	counter, err := s.cfg.Reports.NextCounter(ctx, r.device.ID, r.command.ID, r.device.Twin.Accepted, true, now)
 	if err != nil {
 		return out, err
 	}

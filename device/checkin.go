@@ -14,7 +14,7 @@ import (
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
-// MaxAttempts is how often a command is delivered to a device before a refusal that might pass becomes final; the store holds it.
+// MaxAttempts is how often a command is delivered to a device over its line before a refusal that might pass becomes final; the store holds it.
 const MaxAttempts = 5
 
 // Checkin takes what the device says and tells it what to do. Results are durable when it returns.

@@ -42,13 +42,13 @@ func (s *Service) deliver(ctx context.Context, d Device, in wire.Checkin, now ti
 	}
 	key, ok := s.authority(held.Wire)
 	blind := !ok
-	if list, err = s.mendedFirst(ctx, d, in, list); err != nil {
+	if list, err = s.mendedFirst(ctx, d, in, list, now); err != nil {
 		return t, err
 	}
 	waits := false
 	for _, c := range list {
-		if in.Waits != nil && bytes.Equal(c.Digest[:], in.Waits.Command) {
-			waits = true // it has it, and says when it is to be told again
+		if waitsFor(in, c) {
+			waits = true
 			continue
 		}
 		if waits && wire.NeedsRelease(c.Wire.Act) || !understands(in, c) {
@@ -90,8 +90,9 @@ func (s *Service) deliver(ctx context.Context, d Device, in wire.Checkin, now ti
 }
 
 // mendedFirst leaves out the trust bundle under which what the device runs would not start again, for as long as it is told of a release that would: a device that took
-// the bundle first would be without anything to start until it has the other. Where nothing mends it, the bundle is what its signers wanted.
-func (s *Service) mendedFirst(ctx context.Context, d Device, in wire.Checkin, list []Command) ([]Command, error) {
+// the bundle first would be without anything to start until it has the other. Where nothing mends it that the device is given now, the bundle is what its signers wanted: an order that
+// waits for its hours, or for somebody's consent, does not keep it from a device, nor those after it.
+func (s *Service) mendedFirst(ctx context.Context, d Device, in wire.Checkin, list []Command, now time.Time) ([]Command, error) {
 	raises := func(c Command) bool { return c.Wire.Act == wire.ActBundle }
 	if len(in.Release) != sha256.Size || !slices.ContainsFunc(list, raises) {
 		return list, nil
@@ -110,6 +111,12 @@ func (s *Service) mendedFirst(ctx context.Context, d Device, in wire.Checkin, li
 		if !wire.NeedsRelease(c.Wire.Act) {
 			continue
 		}
+		if waitsFor(in, c) {
+			break // and what comes after it
+		}
+		if !understands(in, c) || c.opens(now, d.Twin.Zone).After(now) {
+			continue
+		}
 		m, open, err := s.cfg.Releases.Manifest(ctx, [32]byte(c.Wire.Release))
 		if err := unlessUnknown(err); err != nil {
 			return nil, err
@@ -119,6 +126,11 @@ func (s *Service) mendedFirst(ctx context.Context, d Device, in wire.Checkin, li
 		}
 	}
 	return list, nil
+}
+
+// waitsFor reports whether the device has the command, and says itself when it is to be told again.
+func waitsFor(in wire.Checkin, c Command) bool {
+	return in.Waits != nil && bytes.Equal(c.Digest[:], in.Waits.Command)
 }
 
 func unlessUnknown(err error) error {
@@ -132,7 +144,8 @@ func unlessUnknown(err error) error {
 // command does not tell of nobody would be asked for.
 func understands(in wire.Checkin, c Command) bool {
 	switch {
-	case c.Wire.Window != nil && !slices.Contains(in.Knows, wire.KnowsWindow), c.Wire.Manner != wire.Forced && !slices.Contains(in.Knows, wire.KnowsManner):
+	case c.Wire.Window != nil && !slices.Contains(in.Knows, wire.KnowsWindow), c.Wire.Manner != wire.Forced && !slices.Contains(in.Knows, wire.KnowsManner),
+		c.Wire.Alone && !slices.Contains(in.Knows, wire.KnowsCarton):
 		return false
 	}
 	return c.Manner != wire.Consent
@@ -145,9 +158,6 @@ func fits(d Device, in wire.Checkin, c Command) bool {
 	}
 	if !wire.NeedsRelease(c.Wire.Act) {
 		return true
-	}
-	if c.Wire.Alone && !slices.Contains(in.Knows, wire.KnowsCarton) {
-		return false // it would not be read
 	}
 	return !in.Trial && in.Progress == nil // what it is at comes to its own end first
 }
@@ -225,7 +235,7 @@ func (s *Service) direct(ctx context.Context, d Device, in wire.Checkin, c Comma
 	if floor > d.Counter+wire.MaxCounterGap {
 		floor = 0 // nonsense: it is on record as inconsistent, and a counter we would never reach helps nobody
 	}
-	counter, err := s.cfg.Reports.NextCounter(ctx, d.ID, c.ID, floor, now)
+	counter, err := s.cfg.Reports.NextCounter(ctx, d.ID, c.ID, floor, false, now)
 	if err != nil {
 		return nil, err
 	}

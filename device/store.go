@@ -55,8 +55,9 @@ type Reports interface {
 	// Outstanding gives the device's commands without a final result whose time has not run out at now, most urgent first.
 	Outstanding(ctx context.Context, id string, now time.Time) ([]Command, error)
 	// NextCounter raises the device's directive counter above both the stored and floor, marks the command delivered, and
-	// returns the counter when it is durable. ErrChanged when the command no longer stands for the device.
-	NextCounter(ctx context.Context, id, command string, floor uint64, at time.Time) (uint64, error)
+	// returns the counter when it is durable. ErrChanged when the command no longer stands for the device. What is carried is
+	// told, and no further attempt: nobody knows which of the cartons a device ever sees.
+	NextCounter(ctx context.Context, id, command string, floor uint64, carried bool, at time.Time) (uint64, error)
 	// MarkSeen stores last check-ins in one batch; it may be repeated, and never moves a time back.
 	MarkSeen(ctx context.Context, seen map[string]time.Time) error
 }

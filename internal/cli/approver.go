@@ -24,7 +24,9 @@ func (a *api) listApprovers() *cobra.Command {
 		func(ctx context.Context, cl *client.Client, args []string) ([]release.Approver, error) {
 			return cl.Approvers(ctx, args[0])
 		},
-		func(p release.Approver) []string { return []string{p.Key, cmp.Or(p.Member, "nobody"), when(p.Since), p.By} })
+		func(p release.Approver) []string {
+			return []string{p.Key, cmp.Or(p.Member, "nobody"), when(p.Since), p.By}
+		})
 }
 
 // releaseKey finds a key of a product's release role by its ID, or how that begins.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/sha256"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/attest"
 	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/ledger/devicelog"
 	"github.com/hallmark-iot/hallmark/rollout"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -144,13 +146,10 @@ func (r *roll) tells(d carton.Device, boots uint64, events int, before, after fu
 	t.Helper()
 	o, key := offline(t, r, d), r.keys[d.ID]
 	sum := sha256.Sum256(d.Directive)
-	h := carton.History{V: 1, Device: d.ID, At: uint64(r.now.Unix()), Directive: d.Directive, Checkin: must(wire.EncodeCheckin(wire.Checkin{
+	h := carton.History{V: carton.HistoryVersion, Device: d.ID, At: uint64(r.now.Unix()), Directive: d.Directive, Checkin: must(wire.EncodeCheckin(wire.Checkin{
 		Nonce: sum[:], State: "active", BootCount: boots, Healthy: true, Bundle: 1, Release: r.new.Digest[:], Version: "1.1.0", Counter: o.Counter,
 		Results: []wire.Result{{Command: o.Command, Act: wire.ActInstall, Outcome: wire.OutcomeDone, At: uint64(r.now.Unix()), Seq: 1}},
 	}))(t)}
-	if before != nil {
-		before(&h)
-	}
 	head := wire.LogOrigin(d.ID, spki(t, key))
 	b := wire.LogBatch{Device: d.ID, First: 1, Prev: bytes.Clone(head[:]), BootCount: boots, Sent: h.At}
 	for i := range events {
@@ -160,6 +159,9 @@ func (r *roll) tells(d carton.Device, boots uint64, events int, before, after fu
 	}
 	b.Last, b.Head = uint64(events), head[:]
 	h.Log = [][]byte{must(wire.Sign1(wire.TypeDeviceLog, must(wire.EncodeLogBatch(b))(t), key))(t)}
+	if before != nil {
+		before(&h)
+	}
 	nonce := h.Nonce()
 	h.Evidence = must(wire.Sign1(wire.TypeEvidence, must(wire.EncodeEvidence(wire.Evidence{
 		Nonce: nonce[:], InstanceID: must(wire.InstanceID(key.Public()))(t), Profile: wire.PSAProfile, ClientID: 1, Lifecycle: wire.LifecycleSecured, Implementation: make([]byte, 32),
@@ -258,6 +260,7 @@ func TestWhatIsNoHistoryOfTheDevice(t *testing.T) {
 		"junk":                              []byte("junk"),
 		"another check-in than was proven":  r.tells(mine, 5, 2, nil, func(h *carton.History) { h.Checkin = append(bytes.Clone(h.Checkin[:len(h.Checkin)-1]), 2) }),
 		"another time than was proven":      r.tells(mine, 5, 2, nil, func(h *carton.History) { h.At++ }),
+		"without its log":                   r.tells(mine, 5, 2, nil, func(h *carton.History) { h.Log = nil }),
 		"another directive than was proven": r.tells(mine, 5, 2, nil, func(h *carton.History) { h.Directive = other.Directive }),
 		"another's directive":               r.tells(mine, 5, 2, func(h *carton.History) { h.Directive = other.Directive }, nil),
 		"a directive of nobody":             r.tells(mine, 5, 2, func(h *carton.History) { h.Directive = []byte{1} }, nil),
@@ -284,5 +287,135 @@ func TestWhatIsNoHistoryOfTheDevice(t *testing.T) {
 	got, err = r.devices.TakeHistory(t.Context(), person("op"), r.tells(other, 5, 2, func(h *carton.History) { h.At = 5 }, nil))
 	if err != nil || !got.At.Equal(r.now.Add(-time.Minute).Truncate(time.Second)) {
 		t.Errorf("of long ago: %+v, %v", got, err)
+	}
+}
+
+// How many cartons a device is named in says nothing of how often it refused: a refusal that may pass stays one.
+func TestCartonsAreNoAttempts(t *testing.T) {
+	r := begun(t)
+	var h carton.Head
+	for range device.MaxAttempts {
+		h, _ = r.pack(device.CartonOf{}) // for all
+	}
+	r.now = r.now.Add(10 * time.Minute)
+	said := r.tells(h.Devices[0], 5, 2, func(h *carton.History) {
+		in := must(wire.DecodeCheckin(h.Checkin))(t)
+		in.Release, in.Version = r.old.Digest[:], "1.0.0"
+		in.Results[0].Outcome, in.Results[0].Code = wire.OutcomeRefused, "expired"
+		h.Checkin = must(wire.EncodeCheckin(in))(t)
+	}, nil)
+	if _, err := r.devices.TakeHistory(t.Context(), person("op"), said); err != nil {
+		t.Fatal(err)
+	}
+	if _, code := r.pack(device.CartonOf{Devices: []string{devN(0)}}); code != "" {
+		t.Errorf("another carton, after one was too old: %q", code)
+	}
+	r.tick(time.Second)
+	if c := r.counts("mine"); c.Failed != 0 || c.Waiting != 2 {
+		t.Errorf("the rollout counts %+v", c)
+	}
+}
+
+// Couriers are trusted for nothing: whatever the order in which they bring files, and whatever has come over a line meanwhile, a true device is no clone.
+func TestAnOlderHistoryAccusesNobody(t *testing.T) {
+	for _, how := range []string{"after a line", "after a later one without its log", "after a later one of the same start"} {
+		t.Run(how, func(t *testing.T) {
+			r := begun(t)
+			h, _ := r.pack(device.CartonOf{Devices: []string{devN(0)}})
+			r.now = r.now.Add(10 * time.Minute)
+			first := r.tells(h.Devices[0], 5, 2, nil, nil)
+			r.now = r.now.Add(10 * time.Minute)
+			switch how {
+			case "after a line":
+				if _, err := r.devices.Checkin(t.Context(), access.DeviceCaller(devN(0)), devN(0), wire.Checkin{
+					Nonce: bytes.Repeat([]byte{9}, 32), State: "active", BootCount: 6, Healthy: true, Bundle: 1, Release: r.new.Digest[:], Version: "1.1.0", Counter: offline(t, r, h.Devices[0]).Counter,
+				}); err != nil {
+					t.Fatal(err)
+				}
+			case "after a later one without its log":
+				second := r.tells(h.Devices[0], 6, 3, func(h *carton.History) { h.Log = nil }, nil)
+				if got, err := r.devices.TakeHistory(t.Context(), person("op"), second); err != nil || got.Known || got.Behind != 3 {
+					t.Fatalf("%+v, %v", got, err)
+				}
+			default:
+				second := r.tells(h.Devices[0], 5, 3, func(h *carton.History) {
+					in := must(wire.DecodeCheckin(h.Checkin))(t)
+					in.Version, h.Log = "1.1.0-later", nil
+					h.Checkin = must(wire.EncodeCheckin(in))(t)
+				}, nil)
+				if _, err := r.devices.TakeHistory(t.Context(), person("op"), second); err != nil {
+					t.Fatal(err)
+				}
+			}
+			before, err := r.devices.Get(t.Context(), access.Internal("test"), devN(0))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.now = r.now.Add(10 * time.Minute)
+			got, err := r.devices.TakeHistory(t.Context(), person("op"), first)
+			if err != nil || !got.Known || got.Log != 2 || got.Behind != 0 {
+				t.Errorf("the older one: %+v, %v", got, err)
+			}
+			d, err := r.devices.Get(t.Context(), access.Internal("test"), devN(0))
+			if err != nil || !reflect.DeepEqual(d, before) {
+				t.Errorf("it changed %+v to %+v, %v", before, d, err)
+			}
+			if d.Twin.Suspect != "" {
+				t.Errorf("suspected: %s", d.Twin.Suspect)
+			}
+		})
+	}
+}
+
+// The evidence of a history of version 1 is not over its log: what goes beyond is another's, and would have that one pass for known.
+func TestAHistoryOfVersion1HasNoLogButItsOwn(t *testing.T) {
+	r := begun(t)
+	h, _ := r.pack(device.CartonOf{Devices: []string{devN(0)}})
+	r.now = r.now.Add(10 * time.Minute)
+	old := func(h *carton.History) { h.V = 1 }
+	later := must(carton.DecodeHistory(r.tells(h.Devices[0], 6, 3, old, nil)))(t)
+	take := func(data []byte) device.Taken {
+		t.Helper()
+		got, err := r.devices.TakeHistory(t.Context(), person("op"), data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	if got := take(r.tells(h.Devices[0], 5, 2, old, func(h *carton.History) { h.Log = later.Log })); got.Known || got.Log != 0 || got.Behind != 2 {
+		t.Errorf("with the log of a later one: %+v", got)
+	}
+	if got := take(must(carton.EncodeHistory(later))(t)); got.Known || got.Log != 3 {
+		t.Errorf("the later one: %+v", got)
+	}
+}
+
+// What a device said before it was handed on is not the new owner's to have: its settings were the seller's.
+func TestAHistoryOfTheSellerBringsNothingButTheLog(t *testing.T) {
+	r := begun(t)
+	h, _ := r.pack(device.CartonOf{Devices: []string{devN(0)}})
+	r.now = r.now.Add(10 * time.Minute)
+	said := r.tells(h.Devices[0], 5, 2, func(h *carton.History) {
+		in := must(wire.DecodeCheckin(h.Checkin))(t)
+		in.Reported = []wire.ConfigEntry{{Name: "wifi.ssid", Value: "sellers-home"}}
+		h.Checkin = must(wire.EncodeCheckin(in))(t)
+	}, nil)
+	r.now = r.now.Add(10 * time.Minute)
+	if err := r.db.Write(t.Context(), func(tx *store.Tx) error {
+		_, err := tx.Exec(`UPDATE device SET owned_since = $1 WHERE id = $2`, store.Millis(r.now), devN(0))
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	before, err := r.devices.Get(t.Context(), access.Internal("test"), devN(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.now = r.now.Add(10 * time.Minute)
+	if got, err := r.devices.TakeHistory(t.Context(), person("op"), said); err != nil || !got.Known || got.Log != 2 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if d, err := r.devices.Get(t.Context(), access.Internal("test"), devN(0)); err != nil || !reflect.DeepEqual(d, before) {
+		t.Errorf("it changed %+v to %+v, %v", before, d, err)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/rollout"
 	"github.com/hallmark-iot/hallmark/wire"
+	"github.com/hallmark-iot/hallmark/wire/window"
 )
 
 // published takes a release through its whole approval, after a change to what it is proposed with.
@@ -252,6 +253,70 @@ func TestWhatMendsADeviceComesBeforeTheFloorThatStopsIt(t *testing.T) {
 	}
 	if act := asked(3, old, same); act != wire.ActBundle {
 		t.Errorf("who is told of what was withdrawn is told %q", act)
+	}
+}
+
+// What would mend a device keeps the bundle from it only if it is given it now: an order that waits, or is never given, does not keep stolen keys believed.
+func TestAnOrderThatIsNotGivenKeepsNoBundleBack(t *testing.T) {
+	s := newStages(t, wire.ModelBlob)
+	s.ledger.witnessed = true
+	ctx := t.Context()
+	old := s.publish("1.0.0")
+	mended := s.published("2.0.0", func(spec *release.Spec) { spec.Counter = 3 })
+	s.bundleWith(2, func(b *wire.Bundle) { b.Floor = 3 })
+	later := uint16((s.now.UTC().Hour()*60 + s.now.UTC().Minute() + 720) % 1440)
+	cases := []struct {
+		name  string
+		told  func(in *device.Instruction)
+		knows []string
+		waits bool // the device says that it waits
+		want  wire.Act
+	}{
+		{name: "may be carried, to who knows nothing of that", told: func(in *device.Instruction) { in.Alone = true }, want: wire.ActBundle},
+		{name: "may be carried", told: func(in *device.Instruction) { in.Alone = true }, knows: []string{wire.KnowsCarton}, want: wire.ActInstall},
+		{name: "consent that is asked for here", told: func(in *device.Instruction) { in.Manner = wire.Consent }, want: wire.ActBundle},
+		{name: "consent, of who knows nothing of it", told: func(in *device.Instruction) { in.Manner, in.Kept = wire.Consent, []string{wire.KnowsManner} }, want: wire.ActBundle},
+		{name: "consent", told: func(in *device.Instruction) { in.Manner, in.Kept = wire.Consent, []string{wire.KnowsManner} }, knows: []string{wire.KnowsManner}, want: wire.ActInstall},
+		{name: "consent that it waits for", told: func(in *device.Instruction) { in.Manner, in.Kept = wire.Consent, []string{wire.KnowsManner} }, knows: []string{wire.KnowsManner}, waits: true, want: wire.ActBundle},
+		{name: "other hours", told: func(in *device.Instruction) {
+			in.Hours = &window.Hours{Window: window.Window{From: later, Minutes: 60}}
+		}, want: wire.ActBundle},
+	}
+	for i := range cases {
+		s.make(devN(i), old)
+	}
+	if err := s.devices.DistributeBundle(ctx, access.Internal("test"), "pump"); err != nil {
+		t.Fatal(err)
+	}
+	for i, c := range cases {
+		in := device.Instruction{Product: "pump", Act: wire.ActInstall, Devices: []string{devN(i)}, Release: mended.Digest[:], Reason: "new", Valid: 90 * 24 * time.Hour}
+		c.told(&in)
+		if _, err := s.devices.Command(ctx, access.Internal("test"), in); err != nil {
+			t.Fatal(err)
+		}
+		said := wire.Checkin{
+			Nonce: bytes.Repeat([]byte{9}, 32), State: "active", BootCount: s.boots[devN(i)], Healthy: true, Release: old.Digest[:], Version: "1.0.0", Bundle: 1, Knows: c.knows,
+		}
+		if c.waits {
+			told, err := s.db.Devices().Outstanding(ctx, devN(i), s.now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, x := range told {
+				if x.Wire.Act == wire.ActInstall {
+					said.Waits = &wire.Waits{For: "consent", Command: x.Digest[:], Since: uint64(s.now.Unix())}
+				}
+			}
+		}
+		r, err := s.devices.Checkin(ctx, access.DeviceCaller(devN(i)), devN(i), said)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Delivery == nil {
+			t.Errorf("%s: it is told nothing", c.name)
+		} else if act := actOf(t, r.Delivery); act != c.want {
+			t.Errorf("%s: it is told %s, want %s", c.name, act, c.want)
+		}
 	}
 }
 

@@ -345,10 +345,14 @@ func (s *Devices) ApplyReport(ctx context.Context, r device.Report) error {
 }
 
 // NextCounter implements device.Reports.
-func (s *Devices) NextCounter(ctx context.Context, id, command string, floor uint64, at time.Time) (uint64, error) {
+func (s *Devices) NextCounter(ctx context.Context, id, command string, floor uint64, carried bool, at time.Time) (uint64, error) {
+	attempts := `attempts + 1`
+	if carried {
+		attempts = `CASE WHEN attempts = 0 THEN 1 ELSE attempts END`
+	}
 	var counter uint64
 	err := s.db.Write(ctx, func(tx *Tx) error {
-		res, err := tx.Of(id).Exec(`UPDATE command_device SET state = 'delivered', attempts = attempts + 1, at = $1
+		res, err := tx.Of(id).Exec(`UPDATE command_device SET state = 'delivered', attempts = `+attempts+`, at = $1
 			WHERE command_id = $2 AND device_id = $3 AND state IN ('pending', 'delivered')`, Millis(at), command, id)
 		if err != nil {
 			return err

@@ -175,7 +175,7 @@ func TestPostgresWalksAlongIndexes(t *testing.T) {
 		"orders":              func() error { _, err := db.Orders(ctx, "pump", "order-3", 50); return err },
 		"last contacts":       func() error { return devices.MarkSeen(ctx, map[string]time.Time{someone: now}) },
 		"counter": func() error {
-			_, err := devices.NextCounter(ctx, "command-101", someone, 1, now)
+			_, err := devices.NextCounter(ctx, "command-101", someone, 1, false, now)
 			return ignore(err, device.ErrChanged)
 		},
 

@@ -204,7 +204,7 @@ func TestAHandoverIsGivenUpUnlessTheDeviceMayHaveGone(t *testing.T) {
 	if len(cmds) != 1 {
 		t.Fatalf("told %v", cmds)
 	}
-	if _, err := x.db.Devices().NextCounter(t.Context(), told, cmds[0], 0, x.now); err != nil { // it is told
+	if _, err := x.db.Devices().NextCounter(t.Context(), told, cmds[0], 0, false, x.now); err != nil { // it is told
 		t.Fatal(err)
 	}
 	giveUp("one that was told", told, "rehome.told")

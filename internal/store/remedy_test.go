@@ -207,7 +207,7 @@ func TestMakingAnewIsNoWayPastRollouts(t *testing.T) {
 	r.begin(spec)
 	r.tick(0)
 	none("in its canary", devN(0))
-	if _, err := r.db.Devices().NextCounter(ctx, devN(2), r.commands(devN(2), wire.ActInstall)[0], 0, r.now); err != nil { // it is delivered
+	if _, err := r.db.Devices().NextCounter(ctx, devN(2), r.commands(devN(2), wire.ActInstall)[0], 0, false, r.now); err != nil { // it is delivered
 		t.Fatal(err)
 	}
 	if got, err := good.GoodRelease(ctx, devN(2)); err != nil || string(got) != string(r.new.Digest[:]) {

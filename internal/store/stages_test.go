@@ -283,7 +283,7 @@ func (s *stages) says(id string, rel release.Release, healthy, trial bool, resul
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		if _, err := s.db.Devices().NextCounter(ctx, id, cmd, 0, s.now); err != nil { // it was delivered
+		if _, err := s.db.Devices().NextCounter(ctx, id, cmd, 0, false, s.now); err != nil { // it was delivered
 			s.t.Fatal(err)
 		}
 		seq++
