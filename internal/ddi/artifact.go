@@ -47,10 +47,7 @@ func (h *handler) deploymentOf(ctx context.Context, p peer, o device.Offer) (any
 	}
 	how := handling(o)
 	d := map[string]any{"download": how, "update": how, "chunks": chunks}
-	switch {
-	case o.Shut:
-		d["update"], d["maintenanceWindow"] = "skip", "unavailable"
-	case o.Hours:
+	if o.Hours { // which are now
 		d["maintenanceWindow"] = "available"
 	}
 	return d, nil

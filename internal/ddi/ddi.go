@@ -311,7 +311,7 @@ func (h *handler) deployment(w http.ResponseWriter, r *http.Request, p peer) err
 	if err != nil {
 		return err
 	}
-	if o.Cancel || p.asks(o) {
+	if o.Cancel || o.Shut || p.asks(o) { // also to who kept the link
 		return notNow("install")
 	}
 	d, err := h.deploymentOf(r.Context(), p, o)
