@@ -1581,7 +1581,7 @@ type DeviceTaken struct {
 	Behind *int64 `json:"behind,omitempty"`
 	Device string `json:"device"`
 
-	// Known all of it was here already, or something later
+	// Known nothing but its log counts: all of it was here already, or something later, or the device has been handed on since
 	Known *bool `json:"known,omitempty"`
 
 	// Log number of the last event of the device's own log that is here
@@ -3382,7 +3382,7 @@ type ReleaseApprover struct {
 	// Key key ID: first 16 bytes of SHA-256 over its SubjectPublicKeyInfo, hex
 	Key string `json:"key"`
 
-	// Member whose it is
+	// Member whose it is; empty: nobody's any more, and it approves nothing
 	Member string    `json:"member"`
 	Since  time.Time `json:"since"`
 }
