@@ -91,6 +91,7 @@ type Offer struct {
 	Hours   bool        // it is for certain hours
 	Shut    bool        // they are not now, and it was not begun in them
 	Running string      // the version that it said last that it runs
+	Until   time.Time   // it is nothing until then, if nothing wakes it; zero: nobody knows
 	Unsure  bool        // it said that an update succeeded, and has still to say that it runs it, or once more
 }
 
@@ -137,9 +138,13 @@ func (s *Service) Offer(ctx context.Context, caller access.Caller, id string) (O
 			return Offer{}, err
 		}
 	}
-	a, err := s.next(ctx, d, now)
+	a, waits, err := s.next(ctx, d, now)
 	if err != nil || a.Number == 0 {
-		return Offer{Unsure: unsure, Running: d.Twin.Version}, err
+		out := Offer{Unsure: unsure, Running: d.Twin.Version}
+		if !unsure && !waits {
+			out.Until = now.Add(2 * s.cfg.Poll)
+		}
+		return out, err
 	}
 	return s.offer(ctx, d, a, now)
 }
@@ -204,14 +209,18 @@ func (s *Service) client(ctx context.Context, caller access.Caller, id string) (
 	return d, nil
 }
 
-// next gives the most urgent command that a client can carry out and that can be proven now its number; zero: there is none.
-func (s *Service) next(ctx context.Context, d Device, now time.Time) (Action, error) {
+// next gives the most urgent command that a client can carry out and that can be proven now its number; zero: there is none, though some may wait.
+func (s *Service) next(ctx context.Context, d Device, now time.Time) (a Action, waits bool, err error) {
 	list, err := s.cfg.Reports.Outstanding(ctx, d.ID, now)
 	if err != nil {
-		return Action{}, err
+		return Action{}, false, err
 	}
 	for _, c := range list {
-		if c.Wire.Act != wire.ActInstall && c.Wire.Act != wire.ActRollback || c.opens(now, d.Twin.Zone).After(now) {
+		if c.Wire.Act != wire.ActInstall && c.Wire.Act != wire.ActRollback {
+			continue // it cannot be told of that
+		}
+		waits = true
+		if c.opens(now, d.Twin.Zone).After(now) {
 			continue
 		}
 		_, err := s.cfg.Ledger.Logged(ctx, c.UID)
@@ -222,15 +231,15 @@ func (s *Service) next(ctx context.Context, d Device, now time.Time) (Action, er
 			continue
 		}
 		if err != nil {
-			return Action{}, err
+			return Action{}, true, err
 		}
 		a, err := s.cfg.Offers.NewAction(ctx, d.ID, c.ID, now)
 		if errors.Is(err, ErrChanged) {
 			continue // it was called off meanwhile
 		}
-		return a, err
+		return a, true, err
 	}
-	return Action{}, nil
+	return Action{}, waits, nil
 }
 
 // refused reports whether err says no, and not only that nobody can tell now.

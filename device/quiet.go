@@ -28,7 +28,8 @@ type answered struct {
 	acked    uint64
 	period   uint64
 	token    [wire.TokenSize]byte
-	rolls    bool // there is a token
+	rolls    bool   // there is a token
+	body     []byte // of a client of another update system, in the place of all but said and until
 }
 
 // maxQuiet bounds the devices that are remembered: some 200 MB.
@@ -52,6 +53,15 @@ func (q *quiet) keep(id string, place *answered, a answered) {
 	defer q.mu.Unlock()
 	if q.by[id] == place {
 		q.by[id] = &a
+	}
+}
+
+// leave gives the place up, if nothing has taken it away.
+func (q *quiet) leave(id string, place *answered) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.by[id] == place {
+		delete(q.by, id)
 	}
 }
 
@@ -121,6 +131,31 @@ func (s *Service) again(ctx context.Context, caller access.Caller, id string, su
 		r.Token, r.Roll = a.token[:], uint64(s.cfg.Roll/time.Second)
 	}
 	return r, true
+}
+
+// Repeat gives what a client of another update system that showed the same was answered last, without the database, while nothing has changed that it was answered
+// from; else what answer gives, which is remembered until then. Who calls is found out by answer: when that fails, what was remembered stays.
+func (s *Service) Repeat(ctx context.Context, id string, shows [32]byte, answer func(context.Context) (body []byte, until time.Time, err error)) ([]byte, error) {
+	if s.cfg.Wakes == nil {
+		body, _, err := answer(ctx)
+		return body, err
+	}
+	before, now := s.quiet.get(id), s.cfg.Now().UTC()
+	if before != nil && before.said == shows && now.Before(before.until) && s.cfg.Wakes.HearsAll() {
+		s.saw(id, now)
+		return before.body, nil
+	}
+	place := s.quiet.place(id)
+	body, until, err := answer(ctx)
+	switch {
+	case err == nil && now.Before(until):
+		s.quiet.keep(id, place, answered{said: shows, until: until, body: body})
+	case err != nil && before != nil: // whoever it was
+		s.quiet.keep(id, place, *before)
+	default:
+		s.quiet.leave(id, place)
+	}
+	return body, err
 }
 
 // quietUntil is until when a device that says the same again is told the same, if nothing wakes it; zero: it is not quiet.

@@ -206,6 +206,12 @@ var measures = []measure{
 		goal:      goal{onRatio: true, atLeast: true, bound: 0.9},
 	},
 	{
+		name: "poll of hawkBit's clients without news, token, TLS and keep-alive; the reference: a bare net/http handler", unit: "1/s",
+		ours:      benchmark{pkg: "./internal/server", name: "PollDDI/ours", metric: "ns/op", perSecond: true},
+		reference: benchmark{pkg: "./internal/server", name: "PollDDI/bare", metric: "ns/op", perSecond: true},
+		goal:      goal{onRatio: true, atLeast: true, bound: 0.8},
+	},
+	{
 		name: "a directive on demand, its place among 100,000 devices, processor time without the line", unit: "ms",
 		ours: benchmark{pkg: "./internal/server", name: "Directive/service", metric: "cpu-ms/op"}, goal: goal{bound: 0.3},
 	},

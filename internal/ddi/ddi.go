@@ -44,6 +44,7 @@ type Offers interface {
 	Offered(ctx context.Context, caller access.Caller, id string, number int32) (device.Offer, error)
 	Answer(ctx context.Context, caller access.Caller, id string, in device.Answer) error
 	Runs(ctx context.Context, caller access.Caller, id, version string) error
+	Repeat(ctx context.Context, id string, shows [32]byte, answer func(context.Context) (body []byte, until time.Time, err error)) ([]byte, error)
 }
 
 // Sums keeps what clients call artifacts by.
@@ -81,7 +82,6 @@ func Handler(cfg Config) http.Handler {
 	mux := http.NewServeMux()
 	const base = "/{tenant}/controller/v1/{cid}"
 	for pattern, serve := range map[string]func(http.ResponseWriter, *http.Request, peer) error{
-		"GET " + base:                                            h.poll,
 		"PUT " + base + "/configData":                            h.configData,
 		"GET " + base + "/deploymentBase/{number}":               h.deployment,
 		"POST " + base + "/deploymentBase/{number}/feedback":     h.feedback,
@@ -95,6 +95,7 @@ func Handler(cfg Config) http.Handler {
 	} {
 		mux.HandleFunc(pattern, h.known(serve))
 	}
+	mux.HandleFunc("GET "+base, h.poll)
 	return mux
 }
 
@@ -108,18 +109,11 @@ type peer struct {
 // known finds out who calls, and reads what it sends.
 func (h *handler) known(serve func(http.ResponseWriter, *http.Request, peer) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		product, name := r.PathValue("tenant"), r.PathValue("cid")
-		c, err := h.cfg.Clients.Identify(r.Context(), legacy.DDI, product, name, proofOf(r))
-		if errors.Is(err, legacy.ErrStranger) {
-			h.stranger(w, r, product, name)
-			return
-		}
+		p, err := h.peerOf(r.Context(), r, proofOf(r))
 		if err != nil {
 			h.fail(w, r, err)
 			return
 		}
-		p := peer{Client: c, caller: access.DeviceCaller(c.Device)}
-		p.caller.Via = "ddi"
 		if p.body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody)); err != nil {
 			if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 				http.Error(w, fmt.Sprintf("body too large: at most %d bytes", maxBody), http.StatusRequestEntityTooLarge)
@@ -130,6 +124,13 @@ func (h *handler) known(serve func(http.ResponseWriter, *http.Request, peer) err
 			h.fail(w, r, err)
 		}
 	}
+}
+
+func (h *handler) peerOf(ctx context.Context, r *http.Request, shows legacy.Proof) (peer, error) {
+	c, err := h.cfg.Clients.Identify(ctx, legacy.DDI, r.PathValue("tenant"), r.PathValue("cid"), shows)
+	p := peer{Client: c, caller: access.DeviceCaller(c.Device)}
+	p.caller.Via = "ddi"
+	return p, err
 }
 
 func proofOf(r *http.Request) (p legacy.Proof) {
@@ -148,9 +149,9 @@ func proofOf(r *http.Request) (p legacy.Proof) {
 }
 
 // stranger tells somebody who is not let in so. The answer is the same whether it is known or not.
-func (h *handler) stranger(w http.ResponseWriter, r *http.Request, product, name string) {
+func (h *handler) stranger(w http.ResponseWriter, r *http.Request) {
 	if h.cfg.Allow == nil || h.cfg.Allow(r.RemoteAddr) {
-		if err := h.cfg.Clients.Ask(r.Context(), legacy.DDI, product, name, proofOf(r).Key); err != nil {
+		if err := h.cfg.Clients.Ask(r.Context(), legacy.DDI, r.PathValue("tenant"), r.PathValue("cid"), proofOf(r).Key); err != nil {
 			h.fail(w, r, err)
 			return
 		}
@@ -160,6 +161,10 @@ func (h *handler) stranger(w http.ResponseWriter, r *http.Request, product, name
 
 // fail maps faults to what the clients understand: both try again at 429 and give up at the rest.
 func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
+	if errors.Is(err, legacy.ErrStranger) {
+		h.stranger(w, r)
+		return
+	}
 	status := http.StatusInternalServerError
 	if f, ok := errors.AsType[*fault.Fault](err); ok {
 		switch f.Kind {
@@ -188,13 +193,16 @@ func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 
 func send(w http.ResponseWriter, v any) error {
 	data, err := json.Marshal(v)
-	if err != nil {
-		return err
+	if err == nil {
+		write(w, data)
 	}
+	return err
+}
+
+func write(w http.ResponseWriter, data []byte) {
 	w.Header().Set("Content-Type", "application/hal+json;charset=utf-8")
 	w.Header().Set("Content-Length", strconv.Itoa(len(data)))
-	_, _ = w.Write(data) // it went away: it will ask again
-	return nil
+	_, _ = w.Write(data) //nolint:gosec // JSON, as its header says; an error: it went away, and will ask again
 }
 
 // at is the address of something of a client.
@@ -220,11 +228,29 @@ func sleep(d time.Duration) string {
 // staleAttributes is how old what a client says of itself may be.
 const staleAttributes = 24 * time.Hour
 
-// poll says what there is to do: at most one thing.
-func (h *handler) poll(w http.ResponseWriter, r *http.Request, p peer) error {
-	o, err := h.cfg.Offers.Offer(r.Context(), p.caller, p.Device)
+// poll says what there is to do. Who has nothing is told so again from memory.
+func (h *handler) poll(w http.ResponseWriter, r *http.Request) {
+	shows := proofOf(r)
+	id := legacy.DeviceOf(legacy.DDI, r.PathValue("tenant"), r.PathValue("cid"))
+	data, err := h.cfg.Offers.Repeat(r.Context(), id, shows.Sum(), func(ctx context.Context) ([]byte, time.Time, error) {
+		p, err := h.peerOf(ctx, r, shows)
+		if err != nil {
+			return nil, time.Time{}, err
+		}
+		return h.base(ctx, p)
+	})
 	if err != nil {
-		return err
+		h.fail(w, r, err)
+		return
+	}
+	write(w, data)
+}
+
+// base is what a client is told that polls: at most one thing; and until when that is nothing.
+func (h *handler) base(ctx context.Context, p peer) (data []byte, until time.Time, err error) {
+	o, err := h.cfg.Offers.Offer(ctx, p.caller, p.Device)
+	if err != nil {
+		return nil, until, err
 	}
 	links := map[string]link{}
 	number := strconv.Itoa(int(o.Number))
@@ -246,10 +272,15 @@ func (h *handler) poll(w http.ResponseWriter, r *http.Request, p peer) error {
 	if _, asks := links["confirmationBase"]; len(links) > 0 && !asks { // a person may take days
 		every = h.cfg.Soon
 	}
+	if len(links) == 0 && !o.Until.IsZero() {
+		if until = p.AttributesAt.Add(staleAttributes); o.Until.Before(until) {
+			until = o.Until
+		}
+	}
 	type polling struct {
 		Sleep string `json:"sleep"`
 	}
-	return send(w, struct {
+	data, err = json.Marshal(struct {
 		Config struct {
 			Polling polling `json:"polling"`
 		} `json:"config"`
@@ -257,6 +288,7 @@ func (h *handler) poll(w http.ResponseWriter, r *http.Request, p peer) error {
 	}{struct {
 		Polling polling `json:"polling"`
 	}{polling{sleep(every)}}, links})
+	return data, until, err
 }
 
 // asks reports whether somebody there has still to agree.

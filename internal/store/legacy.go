@@ -70,7 +70,8 @@ func (s Legacy) Ask(ctx context.Context, c legacy.Client, before time.Time, ofPr
 		return legacy.ErrExists
 	}
 	return s.db.Write(ctx, func(tx *Tx) error {
-		if _, err := tx.Exec(`DELETE FROM legacy_client WHERE state = 'pending' AND asked < $1`, Millis(before)); err != nil {
+		strangers := tx.Of() // nobody's answer
+		if _, err := strangers.Exec(`DELETE FROM legacy_client WHERE state = 'pending' AND asked < $1`, Millis(before)); err != nil {
 			return err
 		}
 		var of, all int
@@ -80,7 +81,7 @@ func (s Legacy) Ask(ctx context.Context, c legacy.Client, before time.Time, ofPr
 		if of >= ofProduct || all >= ofAll {
 			return legacy.ErrFull
 		}
-		_, err := tx.Exec(`INSERT INTO legacy_client (kind, product, name, state, key, asked, doc) VALUES ($1, $2, $3, 'pending', $4, $5, $6)
+		_, err := strangers.Exec(`INSERT INTO legacy_client (kind, product, name, state, key, asked, doc) VALUES ($1, $2, $3, 'pending', $4, $5, $6)
 			ON CONFLICT (kind, product, name) DO UPDATE SET key = excluded.key, asked = excluded.asked, rev = legacy_client.rev + 1 WHERE legacy_client.state = 'pending'`,
 			string(c.Kind), c.Product, c.Name, notEmpty(c.Key), Millis(c.Asked), string(doc))
 		return err
@@ -98,7 +99,7 @@ func (s Legacy) Admit(ctx context.Context, c legacy.Client, hardware string, fac
 			if err != nil {
 				return err
 			}
-			res, err := tx.Exec(`INSERT INTO legacy_client (kind, product, name, state, device, token, key, asked, doc) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+			res, err := tx.Of(c.Device).Exec(`INSERT INTO legacy_client (kind, product, name, state, device, token, key, asked, doc) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 				ON CONFLICT DO NOTHING`, string(c.Kind), c.Product, c.Name, string(c.State), c.Device, notEmpty(c.Secret), notEmpty(c.Key), Millis(c.Asked), string(doc))
 			if err != nil {
 				return err
@@ -109,7 +110,7 @@ func (s Legacy) Admit(ctx context.Context, c legacy.Client, hardware string, fac
 		} else if err := saveClient(tx, c); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(`UPDATE legacy_action SET doc = '{}', rev = rev + 1 WHERE device_id = $1 AND ended = 0`, c.Device); err != nil {
+		if _, err := tx.Of(c.Device).Exec(`UPDATE legacy_action SET doc = '{}', rev = rev + 1 WHERE device_id = $1 AND ended = 0`, c.Device); err != nil {
 			return err
 		}
 		return tx.Append(fact)
@@ -123,12 +124,12 @@ func putClientDevice(tx *Tx, id, product, hardware string, key []byte, at time.T
 	if err != nil {
 		return err
 	}
-	if _, err := tx.Exec(`INSERT INTO device (id, product, hardware, state, legitimacy, order_id, station, made, identity, key_origin, is_virtual, since, doc, assurance)
+	if _, err := tx.Of(id).Exec(`INSERT INTO device (id, product, hardware, state, legitimacy, order_id, station, made, identity, key_origin, is_virtual, since, doc, assurance)
 		VALUES ($1, $2, $3, $4, $5, '', '', 0, $6, $7, $8, $9, $10, $11) ON CONFLICT (id) DO NOTHING`, id, product, hardware, string(device.Active),
 		string(device.Imported), notEmpty(key), device.OriginImported, false, Millis(at), string(twin), string(device.Says)); err != nil {
 		return err
 	}
-	res, err := tx.Exec(`UPDATE device SET hardware = $1, identity = $2, doc = $6, release = NULL, version = '' WHERE id = $3 AND product = $4 AND assurance = $5
+	res, err := tx.Of(id).Exec(`UPDATE device SET hardware = $1, identity = $2, doc = $6, release = NULL, version = '' WHERE id = $3 AND product = $4 AND assurance = $5
 		AND state NOT IN `+retiring, hardware, notEmpty(key), id, product, string(device.Says), string(twin))
 	if err != nil {
 		return err
@@ -144,7 +145,7 @@ func saveClient(tx *Tx, c legacy.Client) error {
 	if err != nil {
 		return err
 	}
-	res, err := tx.Exec(`UPDATE legacy_client SET state = $1, device = $2, token = $3, key = $4, doc = $5, rev = rev + 1 WHERE kind = $6 AND product = $7 AND name = $8 AND rev = $9`,
+	res, err := tx.Of(c.Device).Exec(`UPDATE legacy_client SET state = $1, device = $2, token = $3, key = $4, doc = $5, rev = rev + 1 WHERE kind = $6 AND product = $7 AND name = $8 AND rev = $9`,
 		string(c.State), c.Device, notEmpty(c.Secret), notEmpty(c.Key), string(doc), string(c.Kind), c.Product, c.Name, c.Rev)
 	if err != nil {
 		return err
@@ -305,7 +306,7 @@ func (s Legacy) NewAction(ctx context.Context, id, command string, at time.Time)
 		if err := one(res, device.ErrChanged); err != nil {
 			return err
 		}
-		if err := tx.QueryRow(`INSERT INTO legacy_action (device_id, command_id, offered, doc) VALUES ($1, $2, $3, '{}')
+		if err := tx.Of(id).QueryRow(`INSERT INTO legacy_action (device_id, command_id, offered, doc) VALUES ($1, $2, $3, '{}')
 			ON CONFLICT (device_id, command_id) DO UPDATE SET offered = legacy_action.offered RETURNING number`, id, command, Millis(at)).Scan(&number); err != nil {
 			return err
 		}
@@ -333,7 +334,7 @@ func noteAction(tx *Tx, a device.Action) error {
 	if !a.Ended.IsZero() {
 		ended = Millis(a.Ended)
 	}
-	res, err := tx.Exec(`UPDATE legacy_action SET ended = $1, doc = $2, rev = rev + 1 WHERE number = $3 AND device_id = $4 AND rev = $5`, ended, string(doc), a.Number, a.Device, a.Rev)
+	res, err := tx.Of(a.Device).Exec(`UPDATE legacy_action SET ended = $1, doc = $2, rev = rev + 1 WHERE number = $3 AND device_id = $4 AND rev = $5`, ended, string(doc), a.Number, a.Device, a.Rev)
 	if err != nil {
 		return err
 	}
@@ -420,7 +421,7 @@ func (s Legacy) Headless(ctx context.Context, product string, limit int) ([][32]
 // forgetClient forgets what a client of another update system called itself, and what it said.
 func forgetClient(tx *Tx, id string) error {
 	for _, query := range []string{`DELETE FROM legacy_client WHERE device = $1`, `UPDATE legacy_action SET doc = '{}' WHERE device_id = $1`, `DELETE FROM legacy_log WHERE device_id = $1`} {
-		if _, err := tx.Exec(query, id); err != nil {
+		if _, err := tx.Of(id).Exec(query, id); err != nil {
 			return err
 		}
 	}

@@ -13,9 +13,9 @@ import (
 // one place that each statement passes: whatever writes a table that an answer without news was made from wakes every device, unless the
 // statement says whom it concerns (Tx.Of). So a write that somebody adds without a thought of this costs some speed, and never an order.
 
-// waking finds writes to the tables that the answer to a check-in without news is made from; TestWhatAQuietAnswerIsMadeFrom holds it to them.
+// waking finds writes to the tables that the answer to a check-in, or a poll of another system's client, without news is made from; TestWhatAQuietAnswerIsMadeFrom holds it to them.
 var waking = regexp.MustCompile(`(?i)\b(?:INSERT\s+(?:OR\s+\w+\s+)?INTO|REPLACE\s+INTO|UPDATE|DELETE\s+FROM|TRUNCATE(?:\s+TABLE)?)\s+` +
-	`(?:device|command|command_device|verdict|verdict_current)\b`)
+	`(?:device|command|command_device|verdict|verdict_current|legacy_client|legacy_gateway|legacy_action)\b`)
 
 // maxNamed bounds the devices that one commit names; more are everybody.
 const maxNamed = 2048

@@ -431,6 +431,9 @@ func (s *Rollouts) PutMarks(ctx context.Context, id string, marks []rollout.Mark
 			if err != nil {
 				return err
 			}
+			if m.Now == rollout.Proving {
+				tx.wakes.add([]string{m.Device}, false) // a client of another system is asked what it runs
+			}
 			tally.Add(wave, m.Was, -1)
 			tally.Add(wave, m.Now, 1)
 			if m.Free {

@@ -219,7 +219,7 @@ func (s *Service) Admit(ctx context.Context, caller access.Caller, a Admission) 
 	}
 	c.Kind, c.Product, c.Name, c.State, c.Key, c.Secret = a.Kind, a.Product, a.Name, Admitted, a.Key, nil
 	c.Details = Details{By: caller.ID, Reason: a.Reason, Consent: a.Consent} // who had it before may be somebody else: neither their consent nor what it said then stays
-	c.Device = pki.ForeignID(a.Product, "client", string(a.Kind)+"/"+a.Name)
+	c.Device = DeviceOf(a.Kind, a.Product, a.Name)
 	var out Let
 	if len(a.Key) == 0 {
 		out.Token, c.Secret = newToken()
@@ -392,6 +392,16 @@ type Proof struct {
 	Token   string // its own
 	Gateway string // token of the gateway that speaks for it
 	Key     []byte // SHA-256 of its SubjectPublicKeyInfo
+}
+
+// Sum tells proofs apart.
+func (p Proof) Sum() [32]byte {
+	return sha256.Sum256(fmt.Appendf(nil, "%q %q %x", p.Token, p.Gateway, p.Key))
+}
+
+// DeviceOf is the ID that a client's device has here once it is admitted.
+func DeviceOf(kind Kind, productID, name string) string {
+	return pki.ForeignID(productID, "client", string(kind)+"/"+name)
 }
 
 // ErrStranger says that nobody let the client in who calls so, or that it is not that client.
