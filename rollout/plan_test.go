@@ -89,7 +89,7 @@ func newWorld(t rapid.TB, spec Spec, fateOf func(i int) string, n int, delay fun
 	}
 	var fit []placed
 	for i := range n {
-		fit = append(fit, placed{rank: int64(i), device: fmt.Sprintf("d%03d", i)})
+		fit = append(fit, placed{rank: int64(i), i: i})
 	}
 	states, err := deal(spec.Waves, fit)
 	if err != nil {
@@ -98,7 +98,7 @@ func newWorld(t rapid.TB, spec Spec, fateOf func(i int) string, n int, delay fun
 	for i, m := range fit {
 		wave := waveOf(states, m.rank)
 		w.pieces = append(w.pieces, &piece{fate: fateOf(i), wave: wave, way: [][]byte{bad32}, told: epoch.Add(delay()), Status: Status{
-			Device: m.device, Wave: wave, State: device.Active, Previous: good32, Running: good32, Health: Healthy, Verdict: "affirming",
+			Device: fmt.Sprintf("d%03d", i), Wave: wave, State: device.Active, Previous: good32, Running: good32, Health: Healthy, Verdict: "affirming",
 			VerdictAt: epoch.Add(-time.Hour), Proven: good32, Seen: epoch.Add(-time.Minute),
 		}})
 	}

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
@@ -34,36 +35,30 @@ func (r ranking) of(device string) int64 {
 	return max(hash, int64(len(r.canary)))
 }
 
-// placed is a device with its rank.
+// placed is one of the devices that are dealt, with its rank.
 type placed struct {
-	rank   int64
-	device string
+	rank int64
+	i    int
 }
 
-func byRank(all []placed) {
-	slices.SortFunc(all, func(a, b placed) int {
-		if a.rank != b.rank {
-			if a.rank < b.rank {
-				return -1
-			}
-			return 1
-		}
-		return strings.Compare(a.device, b.device)
-	})
-}
-
-// Deal puts devices into the waves of a plan, in the order in which they would be told.
-func Deal(spec Spec, devices []string) ([]Member, []WaveState, error) {
+// Deal puts devices into the waves of a plan, and gives them in the order in which they would be told.
+func Deal(spec Spec, devices []Member) ([]Member, []WaveState, error) {
 	ranks := rankingOf(spec)
 	all := make([]placed, len(devices))
-	for i, id := range devices {
-		all[i] = placed{ranks.of(id), id}
+	for i, m := range devices {
+		all[i] = placed{ranks.of(m.Device), i}
 	}
-	byRank(all)
+	slices.SortFunc(all, func(a, b placed) int {
+		if c := cmp.Compare(a.rank, b.rank); c != 0 {
+			return c
+		}
+		return strings.Compare(devices[a.i].Device, devices[b.i].Device)
+	})
 	states, err := deal(spec.Waves, all)
 	members := make([]Member, len(all))
 	for i, p := range all {
-		members[i] = Member{Device: p.device, Wave: waveOf(states, p.rank), Rank: p.rank}
+		members[i] = devices[p.i]
+		members[i].Wave, members[i].Rank = waveOf(states, p.rank), p.rank
 	}
 	return members, states, err
 }

@@ -187,9 +187,9 @@ func (s *Service) resolve(ctx context.Context, spec Spec, rel release.Release) (
 		return Resolved{}, err
 	}
 	out := Resolved{Skipped: map[string]string{}, LeftOut: map[string]int{}, Held: map[string]string{}}
-	var fit []string
-	had := map[string]before{} // of those that fit
-	known := map[string]bool{} // of a selection by name
+	var fit []Member
+	over := map[string]*solve.Path{} // of those that are taken over others
+	known := map[string]bool{}       // of a selection by name
 	fits := s.fitting(ctx, spec, rel.Manifest)
 	kept := map[string][]byte{} // few releases, and many devices
 	err = s.cfg.Store.Candidates(ctx, spec.Product, spec.Selection, spec.state(), nil, func(c Candidate) error {
@@ -219,7 +219,11 @@ func (s *Service) resolve(ctx context.Context, spec Spec, rel release.Release) (
 		if !ok {
 			was, kept[string(c.Release)] = c.Release, c.Release
 		}
-		fit, had[c.ID] = append(fit, c.ID), before{was, f.path}
+		m := Member{Device: c.ID, Previous: was}
+		if f.path != nil {
+			m.Over, over[c.ID] = f.path.Stones(), f.path
+		}
+		fit = append(fit, m)
 		return nil
 	})
 	if err != nil {
@@ -239,33 +243,28 @@ func (s *Service) resolve(ctx context.Context, spec Spec, rel release.Release) (
 	if out.Members, out.Waves, err = Deal(spec, fit); err != nil {
 		return Resolved{}, err
 	}
-	for i := range out.Members {
-		m := &out.Members[i]
-		m.Previous = had[m.Device].runs
-		over, last := had[m.Device].over()
-		m.Over = over
-		if _, ok := target(spec, open, last); !ok {
+	for _, m := range out.Members {
+		if _, ok := target(spec, open, last(m, over)); !ok {
 			out.Stranded = append(out.Stranded, m.Device)
 		}
 	}
 	out.Stones = detours(out.Members)
 	out.Reached, out.OfOthers, out.NoWayBack = len(out.Members), len(out.Held), len(out.Stranded)
-	out.Set, err = wire.SetOf(fit)
+	ids := make([]string, len(fit))
+	for i, m := range fit { // in the order of the walk, which is that of the set
+		ids[i] = m.Device
+	}
+	out.Set, err = wire.SetOf(ids)
 	return out, err
 }
 
-// before is what a device runs before it is told of the release itself.
-type before struct {
-	runs []byte
-	path *solve.Path // over which it is taken; nil: it is told at once
-}
-
-// over are the versions that it is taken over, and last is the release that it runs then.
-func (b before) over() (versions []string, last []byte) {
-	if b.path == nil {
-		return nil, b.runs
+// last is the release that a device runs before it is told of the rollout's own.
+func last(m Member, over map[string]*solve.Path) []byte {
+	if len(m.Over) == 0 {
+		return m.Previous
 	}
-	return b.path.Stones(), b.path.Steps[len(b.path.Steps)-2].Release.Digest[:]
+	steps := over[m.Device].Steps
+	return steps[len(steps)-2].Release.Digest[:]
 }
 
 // state is the state of those that are selected.

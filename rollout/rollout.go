@@ -249,12 +249,18 @@ type Candidate struct {
 	Hardware string
 	State    device.State
 	Release  []byte // digest of what it says it runs
-	Version  string // of that; empty: unknown
-	Trial    bool
 	Busy     string // the rollout it is in already
 
 	Assurance device.Assurance // what its word is worth
 
+	*Kit // of many the same
+}
+
+// Kit is what a device said, as far as it decides what the device can take. Very many devices have the same, and a digest of it is kept with each: another
+// field comes with a migration that makes all of these anew.
+type Kit struct {
+	Version  string // of the release that it says it runs; empty: unknown
+	Trial    bool
 	Room     *wire.Room         // of its flash; nil: unknown
 	Knows    []string           // kinds of message that its agent understands
 	Zone     string             // where it says it is; empty: it does not

@@ -90,11 +90,11 @@ type play struct {
 func newPlay(f Rollout) (*play, error) {
 	p := &play{f: f, rnd: rand.New(rand.NewPCG(f.Seed, 5)), r: rollout.Rollout{Phase: rollout.Running, Wave: 1, Started: begin}}
 	p.r.Spec = rollout.Spec{ID: fmt.Sprint("simulated ", f.Seed), Release: newRelease, Waves: f.Waves}
-	ids := make([]string, f.Devices)
-	for i := range ids {
-		ids[i] = fmt.Sprintf("%08d", i)
+	members := make([]rollout.Member, f.Devices)
+	for i := range members {
+		members[i].Device = fmt.Sprintf("%08d", i)
 	}
-	members, waves, err := rollout.Deal(p.r.Spec, ids)
+	members, waves, err := rollout.Deal(p.r.Spec, members)
 	if err != nil {
 		return nil, err
 	}

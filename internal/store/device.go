@@ -35,18 +35,18 @@ type ProvisionedRow struct {
 
 // putProvisioned inserts a device the factory made; device.ErrExists: a record cannot be told twice. The fact is the caller's.
 func putProvisioned(tx *Tx, p ProvisionedRow) error {
-	twin, err := json.Marshal(device.Twin{Release: p.Release, Version: p.Version, Bundle: p.Bundle})
+	twin, kit, err := TwinRow(device.Twin{Release: p.Release, Version: p.Version, Bundle: p.Bundle})
 	if err != nil {
 		return err
 	}
 	sum := sha256.Sum256(p.AttestKey)
 	res, err := tx.Of(p.ID).Exec(`INSERT INTO device (id, product, hardware, state, legitimacy, order_id, station, made, attest_key, instance_id,
-		key_origin, is_virtual, since, release, bundle, doc, identity, version, findings)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $8, $13, $14, $15, $16, $17,
+		key_origin, is_virtual, since, release, bundle, doc, identity, version, kit, findings)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $8, $13, $14, $15, $16, $17, $18,
 			(SELECT count(*) FROM finding f WHERE f.subject = $1 AND f.closed = 0))
 		ON CONFLICT (id) DO NOTHING`,
 		p.ID, p.Product, p.Hardware, string(device.Provisioned), string(device.Genuine), p.Order, p.Station, Millis(p.At), p.AttestKey,
-		append([]byte{1}, sum[:]...), p.KeyOrigin, p.Virtual, p.Release, int64(p.Bundle), string(twin), p.Identity, p.Version)
+		append([]byte{1}, sum[:]...), p.KeyOrigin, p.Virtual, p.Release, int64(p.Bundle), twin, p.Identity, p.Version, kit)
 	if err != nil {
 		return fmt.Errorf("device %s: %w", p.ID, err)
 	}
@@ -207,15 +207,15 @@ func absolve(tx *Tx, id string) error {
 	}
 	accepted := d.Twin.Accepted // directives are given out above it
 	d.Twin.Suspect, d.Twin.Sides, d.Twin.BootCount, d.Twin.Accepted, d.Twin.Bundle = "", nil, 0, 0, 0
-	twin, err := json.Marshal(d.Twin)
+	twin, kit, err := TwinRow(d.Twin)
 	if err != nil {
 		return err
 	}
 	if _, err := tx.Exec(`DELETE FROM verdict_current WHERE device_id = $1`, id); err != nil { // whose evidence that was nobody knows
 		return err
 	}
-	_, err = tx.Exec(`UPDATE device SET doc = $1, token = $2, token_anew = 0, acked_seq = 0, verdict = 0, counter = CASE WHEN counter < $3 THEN $3 ELSE counter END
-		WHERE id = $4`, string(twin), device.TokenAwaited, int64(accepted), id)
+	_, err = tx.Exec(`UPDATE device SET doc = $1, token = $2, token_anew = 0, acked_seq = 0, verdict = 0, counter = CASE WHEN counter < $3 THEN $3 ELSE counter END, kit = $5
+		WHERE id = $4`, twin, device.TokenAwaited, int64(accepted), id, kit)
 	return err
 }
 
@@ -294,7 +294,7 @@ func counts[K ~string](ctx context.Context, db *DB, query string, args ...any) (
 
 // ApplyReport implements device.Reports.
 func (s *Devices) ApplyReport(ctx context.Context, r device.Report) error {
-	twin, err := json.Marshal(r.Twin)
+	twin, kit, err := TwinRow(r.Twin)
 	if err != nil {
 		return err
 	}
@@ -305,12 +305,12 @@ func (s *Devices) ApplyReport(ctx context.Context, r device.Report) error {
 		}
 		res, err := tx.Of(r.From.ID).Exec(`UPDATE device SET state = $1, since = $2, guard_until = $3, release = $4, bundle = $5, doc = $6,
 			acked_seq = $7, last_seen = CASE WHEN last_seen > $8 THEN last_seen ELSE $8 END, version = $12, token = $13,
-			token_anew = CASE WHEN token = $13 THEN token_anew ELSE 0 END, restored = 0
+			token_anew = CASE WHEN token = $13 THEN token_anew ELSE 0 END, restored = 0, kit = $19
 			WHERE id = $9 AND state = $10 AND acked_seq = $11 AND token = $14 AND restored = $15 AND owned_since = $16
 			AND (assurance <> 'says' OR version = $17 AND coalesce(release, $18) = $18)`, // what was forgotten for a new owner stays forgotten; a client's words have no numbers
-			string(r.State), Millis(since), Millis(r.GuardUntil), r.Twin.Release, int64(r.Twin.Bundle), string(twin),
+			string(r.State), Millis(since), Millis(r.GuardUntil), r.Twin.Release, int64(r.Twin.Bundle), twin,
 			int64(r.AckedSeq), Millis(r.Said()), r.From.ID, string(r.From.State), int64(r.From.AckedSeq), r.Twin.Version, r.Token, r.From.Token, Millis(r.From.Restored), Millis(r.From.Owned),
-			r.From.Twin.Version, notNil(r.From.Twin.Release))
+			r.From.Twin.Version, notNil(r.From.Twin.Release), kit)
 		if err != nil {
 			return err
 		}

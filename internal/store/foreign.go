@@ -140,13 +140,13 @@ func standingOf(row scanner, e foreign.Entry) (foreign.Outcome, error) {
 
 // putForeign registers a device; not, when a device has its ID already.
 func putForeign(tx *Tx, e foreign.Entry, at time.Time) (bool, error) {
-	twin, err := json.Marshal(device.Twin{})
+	twin, kit, err := TwinRow(device.Twin{})
 	if err != nil {
 		return false, err
 	}
-	res, err := tx.Exec(`INSERT INTO device (id, product, hardware, state, legitimacy, order_id, station, made, identity, key_origin, is_virtual, since, doc)
-		VALUES ($1, $2, $3, $4, $5, '', '', 0, $6, $7, $8, $9, $10) ON CONFLICT (id) DO NOTHING`, e.Device, e.Product, e.Hardware, string(device.Provisioned),
-		string(device.Imported), notEmpty(e.Key), device.OriginImported, false, Millis(at), string(twin))
+	res, err := tx.Exec(`INSERT INTO device (id, product, hardware, state, legitimacy, order_id, station, made, identity, key_origin, is_virtual, since, doc, kit)
+		VALUES ($1, $2, $3, $4, $5, '', '', 0, $6, $7, $8, $9, $10, $11) ON CONFLICT (id) DO NOTHING`, e.Device, e.Product, e.Hardware, string(device.Provisioned),
+		string(device.Imported), notEmpty(e.Key), device.OriginImported, false, Millis(at), twin, kit)
 	if err != nil {
 		return false, err
 	}

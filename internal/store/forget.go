@@ -15,12 +15,12 @@ import (
 
 // ForgetDevice implements device.Forgetter.
 func (s *Devices) ForgetDevice(ctx context.Context, d device.Device, at time.Time, fact ledger.Fact) error {
-	twin, err := json.Marshal(device.Twin{Forgotten: at})
+	twin, kit, err := TwinRow(device.Twin{Forgotten: at})
 	if err != nil {
 		return err
 	}
 	err = s.db.Write(ctx, func(tx *Tx) error {
-		res, err := tx.Exec(`UPDATE device SET doc = $1, group_path = '', last_seen = 0 WHERE id = $2 AND state = $3`, string(twin), d.ID, string(d.State))
+		res, err := tx.Exec(`UPDATE device SET doc = $1, kit = $2, group_path = '', last_seen = 0 WHERE id = $3 AND state = $4`, twin, kit, d.ID, string(d.State))
 		if err != nil {
 			return err
 		}

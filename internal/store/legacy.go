@@ -120,17 +120,17 @@ func (s Legacy) Admit(ctx context.Context, c legacy.Client, hardware string, fac
 // putClientDevice registers the device of a client, which is at work from then on: nothing that it could show would ever say more of it. Of one that is there is
 // forgotten what it said: it is whoever was let in now, who has said nothing.
 func putClientDevice(tx *Tx, id, product, hardware string, key []byte, at time.Time) error {
-	twin, err := json.Marshal(device.Twin{})
+	twin, kit, err := TwinRow(device.Twin{})
 	if err != nil {
 		return err
 	}
-	if _, err := tx.Of(id).Exec(`INSERT INTO device (id, product, hardware, state, legitimacy, order_id, station, made, identity, key_origin, is_virtual, since, doc, assurance)
-		VALUES ($1, $2, $3, $4, $5, '', '', 0, $6, $7, $8, $9, $10, $11) ON CONFLICT (id) DO NOTHING`, id, product, hardware, string(device.Active),
-		string(device.Imported), notEmpty(key), device.OriginImported, false, Millis(at), string(twin), string(device.Says)); err != nil {
+	if _, err := tx.Of(id).Exec(`INSERT INTO device (id, product, hardware, state, legitimacy, order_id, station, made, identity, key_origin, is_virtual, since, doc, kit, assurance)
+		VALUES ($1, $2, $3, $4, $5, '', '', 0, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (id) DO NOTHING`, id, product, hardware, string(device.Active),
+		string(device.Imported), notEmpty(key), device.OriginImported, false, Millis(at), twin, kit, string(device.Says)); err != nil {
 		return err
 	}
-	res, err := tx.Of(id).Exec(`UPDATE device SET hardware = $1, identity = $2, doc = $6, release = NULL, version = '' WHERE id = $3 AND product = $4 AND assurance = $5
-		AND state NOT IN `+retiring, hardware, notEmpty(key), id, product, string(device.Says), string(twin))
+	res, err := tx.Of(id).Exec(`UPDATE device SET hardware = $1, identity = $2, doc = $6, kit = $7, release = NULL, version = '' WHERE id = $3 AND product = $4 AND assurance = $5
+		AND state NOT IN `+retiring, hardware, notEmpty(key), id, product, string(device.Says), twin, kit)
 	if err != nil {
 		return err
 	}

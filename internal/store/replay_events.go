@@ -151,11 +151,11 @@ func replayForgotten(tx *Tx, f ledger.Fact) (bool, error) {
 	if _, err := replayGroup(tx, f); err != nil {
 		return false, err
 	}
-	twin, err := json.Marshal(device.Twin{Forgotten: f.At})
+	twin, kit, err := TwinRow(device.Twin{Forgotten: f.At})
 	if err != nil {
 		return false, err
 	}
-	if _, err := tx.Exec(`UPDATE device SET doc = $1, last_seen = 0 WHERE id = $2`, string(twin), f.Subject); err != nil {
+	if _, err := tx.Exec(`UPDATE device SET doc = $1, kit = $2, last_seen = 0 WHERE id = $3`, twin, kit, f.Subject); err != nil {
 		return false, err
 	}
 	for _, step := range []func(*Tx, string) error{forgetCommands, forgetProposals, forgetWords, forgetStreams, forgetPrivate} {

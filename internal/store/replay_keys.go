@@ -179,13 +179,13 @@ func replayRekeyed(tx *Tx, f ledger.Fact) (bool, error) {
 		return false, fmt.Errorf("stored twin of device %s: %w", d.Device, err)
 	}
 	forgetful(&twin)
-	fresh, err := json.Marshal(twin)
+	fresh, kit, err := TwinRow(twin)
 	if err != nil {
 		return false, err
 	}
 	if _, err := tx.Exec(`UPDATE device SET identity = $1, attest_key = $2, instance_id = $3, key_origin = $4, rekeyed = $5, acked_seq = 0, doc = $6,
-		token = $7, token_anew = 0, `+stateOfRekeyed+` WHERE id = $8`,
-		next, claim.Attest, instanceID(claim.Attest), d.Origin, Millis(f.At), string(fresh), device.TokenAwaited, d.Device); err != nil {
+		token = $7, token_anew = 0, kit = $9, `+stateOfRekeyed+` WHERE id = $8`,
+		next, claim.Attest, instanceID(claim.Attest), d.Origin, Millis(f.At), fresh, device.TokenAwaited, d.Device, kit); err != nil {
 		return false, err
 	}
 	sum := sha256.Sum256(attest)

@@ -6,11 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
-	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/rollout"
 )
@@ -159,72 +157,4 @@ func (s *Rollouts) Listens(ctx context.Context, now time.Time) error {
 		_, err := tx.Exec(`INSERT INTO rollout_ear (id, at) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET at = excluded.at`, Millis(now))
 		return err
 	})
-}
-
-// Candidates implements rollout.Book.
-func (s *Rollouts) Candidates(ctx context.Context, product string, sel rollout.Selection, state device.State, want func(string) bool,
-	each func(rollout.Candidate) error,
-) error {
-	var within []string
-	if sel.Group != "" {
-		within = []string{access.Join(product, sel.Group)}
-	}
-	scope, err := listOf(within)
-	if err != nil {
-		return err
-	}
-	for after := ""; ; {
-		ids := sel.IDs
-		if len(ids) == 0 {
-			if ids, err = collect(ctx, s.db, scanID, `SELECT d.id FROM device d WHERE d.product = $2 AND d.state = $3 AND d.id > $4 AND`+
-				inScope("d.product", "d.id")+` ORDER BY d.id LIMIT $5`, scope, product, string(state), after, int64(atOnce)); err != nil || len(ids) == 0 {
-				return err
-			}
-			after = ids[len(ids)-1]
-		}
-		if want != nil {
-			ids = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !want(id) })
-		}
-		if err := s.candidates(ctx, scope, ids, each); err != nil || len(sel.IDs) > 0 {
-			return err
-		}
-	}
-}
-
-func (s *Rollouts) candidates(ctx context.Context, scope string, ids []string, each func(rollout.Candidate) error) error {
-	if len(ids) == 0 {
-		return nil
-	}
-	list, err := listOf(ids)
-	if err != nil {
-		return err
-	}
-	all, err := collect(ctx, s.db, scanCandidate, `SELECT d.id, d.product, d.hardware, d.state, d.release, d.assurance, d.doc, coalesce(x.rollout_id, '') FROM device d
-		LEFT JOIN rollout_place x ON x.device_id = d.id AND x.open = 1
-		WHERE d.id IN (SELECT l.value FROM list($2) AS l) AND`+inScope("d.product", "d.id")+` ORDER BY d.id`, scope, list)
-	if err != nil {
-		return err
-	}
-	for _, c := range all {
-		if err := each(c); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func scanCandidate(row scanner) (rollout.Candidate, error) {
-	var c rollout.Candidate
-	var doc string
-	if err := row.Scan(&c.ID, &c.Product, &c.Hardware, &c.State, &c.Release, &c.Assurance, &doc, &c.Busy); err != nil {
-		return c, err
-	}
-	var t device.Twin
-	err := json.Unmarshal([]byte(doc), &t)
-	if err != nil {
-		return c, fmt.Errorf("device %s: twin: %w", c.ID, err)
-	}
-	c.Trial, c.Version, c.Room, c.Left, c.Knows, c.Zone = t.Trial, t.Version, t.Room, t.Left, t.Knows, t.Zone
-	c.Settings, err = device.Shown(t)
-	return c, err
 }

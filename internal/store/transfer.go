@@ -169,11 +169,11 @@ func unset(tx *Tx, id string) error {
 		return err
 	}
 	d.Twin.Desired, d.Twin.Reported = nil, nil
-	twin, err := json.Marshal(d.Twin)
+	twin, kit, err := TwinRow(d.Twin)
 	if err != nil {
 		return err
 	}
-	if _, err = tx.Exec(`UPDATE device SET doc = $1 WHERE id = $2`, string(twin), id); err != nil {
+	if _, err = tx.Exec(`UPDATE device SET doc = $1, kit = $2 WHERE id = $3`, twin, kit, id); err != nil {
 		return err
 	}
 	return stir(tx, id)

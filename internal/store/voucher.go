@@ -269,15 +269,15 @@ func replaceKeys(tx *Tx, c rekey.Change) error {
 		return fmt.Errorf("stored twin of device %s: %w", c.Voucher.Device, err)
 	}
 	forgetful(&twin)
-	fresh, err := json.Marshal(twin)
+	fresh, kit, err := TwinRow(twin)
 	if err != nil {
 		return err
 	}
 	res, err := tx.Exec(`UPDATE device SET identity = $1, attest_key = $2, instance_id = $3, key_origin = $4, rekeyed = $5, acked_seq = 0, doc = $6,
-		token = $7, token_anew = 0, `+stateOfRekeyed+`
+		token = $7, token_anew = 0, kit = $10, `+stateOfRekeyed+`
 		WHERE id = $8 AND identity = $9 AND state IN ('provisioned', 'onboarded', 'active', 'quarantined', 'dormant', 'maintenance', 'suspected-clone')
 		AND legitimacy IN ('genuine', 'recalled', 'refurbished', 'resold')`,
-		c.Identity, c.Attest, instanceID(c.Attest), c.Origin, Millis(c.At), string(fresh), device.TokenAwaited, c.Voucher.Device, c.From)
+		c.Identity, c.Attest, instanceID(c.Attest), c.Origin, Millis(c.At), fresh, device.TokenAwaited, c.Voucher.Device, c.From, kit)
 	if err != nil {
 		return err
 	}

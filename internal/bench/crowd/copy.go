@@ -15,9 +15,9 @@ const (
 
 // copyDevices writes the registry of the base again, as the rest of copying does.
 const copyDevices = `INSERT INTO device (id, product, hardware, state, legitimacy, order_id, station, made, identity, attest_key, instance_id, key_origin, is_virtual, last_seen,
-		since, release, bundle, doc, group_path, version, verdict, findings)
+		since, release, bundle, doc, group_path, version, verdict, findings, kit)
 		SELECT $1 || substr(id, 3), product, hardware, state, legitimacy, order_id || '-' || $1, station, made, CAST($1 || identity AS BLOB), attest_key,
-		CAST($1 || instance_id AS BLOB), key_origin, is_virtual, last_seen, since, release, bundle, doc, group_path, version, verdict, findings
+		CAST($1 || instance_id AS BLOB), key_origin, is_virtual, last_seen, since, release, bundle, doc, group_path, version, verdict, findings, kit
 		FROM device WHERE id < '01' ORDER BY id`
 
 // copying are the statements that write the base again: its IDs begin with 00, a copy's with $1, and what is unique ends with that. Facts

@@ -125,15 +125,15 @@ func (c *crowd) registry(tx *store.Tx, d one) error {
 
 // enter writes it into the registry, with its twin.
 func enter(tx *store.Tx, d one, t device.Twin) error {
-	twin, err := json.Marshal(t)
+	twin, kit, err := store.TwinRow(t)
 	if err != nil {
 		return err
 	}
 	key := sha256.Sum256([]byte(d.id))
 	if _, err := tx.Exec(`INSERT INTO device (id, product, hardware, state, legitimacy, order_id, station, made, identity, attest_key, instance_id, key_origin,
-		is_virtual, last_seen, since, release, bundle, doc, group_path, version) VALUES ($1, $2, $3, $4, $5, $6, 'station-1', $7, $8, $9, $10, 'tpm', $11, $12, $13, $14, 1, $15, $16, $17)`,
+		is_virtual, last_seen, since, release, bundle, doc, group_path, version, kit) VALUES ($1, $2, $3, $4, $5, $6, 'station-1', $7, $8, $9, $10, 'tpm', $11, $12, $13, $14, 1, $15, $16, $17, $18)`,
 		d.id, d.product, d.hardware, string(d.state), d.legitimacy, d.order, d.made, key[:], append([]byte{2}, key[:]...), append([]byte{1}, key[:]...),
-		d.luck%50 == 0, d.seen, d.made, d.release, string(twin), d.group, d.version); err != nil {
+		d.luck%50 == 0, d.seen, d.made, d.release, twin, d.group, d.version, kit); err != nil {
 		return err
 	}
 	for _, path := range access.Paths(d.product, d.group)[1:] {

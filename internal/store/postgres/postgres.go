@@ -167,7 +167,7 @@ func migrate(ctx context.Context, db *sql.DB) (err error) {
 		_, unlock := conn.ExecContext(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock($1)`, int64(migrateLock))
 		err = errors.Join(err, unlock)
 	}()
-	p, err := goose.NewProvider(goose.DialectPostgres, db, sub)
+	p, err := goose.NewProvider(goose.DialectPostgres, db, sub, goose.WithGoMigrations(goose.NewGoMigration(494, &goose.GoFunc{RunTx: store.FillKits}, nil)))
 	if err != nil {
 		return fmt.Errorf("migrations: %w", err)
 	}

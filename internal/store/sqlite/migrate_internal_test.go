@@ -1,35 +1,41 @@
 package sqlite
 
 import (
+	"bytes"
 	"database/sql"
-	"io/fs"
+	"encoding/json"
+	"fmt"
 	"path/filepath"
 	"testing"
 
 	"github.com/pressly/goose/v3"
+
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/internal/store"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
-// A database that stopped at any version is brought up to date, and every step can be taken back.
-func TestEveryEarlierDatabaseIsBroughtUpToDate(t *testing.T) {
-	sub, err := fs.Sub(migrations, "migrations")
+// earlier is a database with the steps that bring it up to date.
+func earlier(t *testing.T, path string) (*sql.DB, *goose.Provider) {
+	t.Helper()
+	db, err := sql.Open("sqlite", dsn(path, "rwc"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	provider := func(path string) *goose.Provider {
-		db, err := sql.Open("sqlite", dsn(path, "rwc"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = db.Close() })
-		p, err := goose.NewProvider(goose.DialectSQLite3, db, sub)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return p
+	t.Cleanup(func() { _ = db.Close() })
+	p, err := provider(db)
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, s := range provider(filepath.Join(t.TempDir(), "list")).ListSources() {
+	return db, p
+}
+
+// A database that stopped at any version is brought up to date, and every step can be taken back.
+func TestEveryEarlierDatabaseIsBroughtUpToDate(t *testing.T) {
+	_, list := earlier(t, filepath.Join(t.TempDir(), "list"))
+	for _, s := range list.ListSources() {
 		path := filepath.Join(t.TempDir(), "old.db")
-		p := provider(path)
+		_, p := earlier(t, path)
 		if _, err := p.UpTo(t.Context(), s.Version); err != nil {
 			t.Fatalf("version %d: %v", s.Version, err)
 		}
@@ -48,19 +54,7 @@ func TestEveryEarlierDatabaseIsBroughtUpToDate(t *testing.T) {
 
 // What was proposed before groups limited what is seen is where its resource is.
 func TestAnOldProposalHasAPlace(t *testing.T) {
-	sub, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		t.Fatal(err)
-	}
-	db, err := sql.Open("sqlite", dsn(filepath.Join(t.TempDir(), "old.db"), "rwc"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
-	p, err := goose.NewProvider(goose.DialectSQLite3, db, sub)
-	if err != nil {
-		t.Fatal(err)
-	}
+	db, p := earlier(t, filepath.Join(t.TempDir(), "old.db"))
 	if _, err := p.UpTo(t.Context(), 164); err != nil {
 		t.Fatal(err)
 	}
@@ -79,5 +73,54 @@ func TestAnOldProposalHasAPlace(t *testing.T) {
 	var wrong int
 	if err := db.QueryRowContext(t.Context(), `SELECT count(*) FROM proposal WHERE place <> id`).Scan(&wrong); err != nil || wrong != 0 {
 		t.Errorf("%d are elsewhere, %v", wrong, err)
+	}
+}
+
+// Devices of before there were kits have theirs, and one of whose settings nobody can make anything has none.
+func TestDevicesOfBeforeHaveKits(t *testing.T) {
+	db, p := earlier(t, filepath.Join(t.TempDir(), "old.db"))
+	if _, err := p.UpTo(t.Context(), 493); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string][]byte{}
+	for i := range 12_000 { // more than are done at once
+		twin := device.Twin{Version: fmt.Sprintf("1.%d.0", i%3), Reported: []wire.ConfigEntry{{Name: "rate", Value: fmt.Sprint(i % 2)}}, BootCount: uint64(i)}
+		if i == 7000 {
+			twin.Desired = []byte("no configuration")
+		}
+		doc, err := json.Marshal(twin)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := fmt.Sprintf("device-%05d", i)
+		if _, want[id], err = store.TwinRow(twin); err != nil || (want[id] == nil) != (i == 7000) {
+			t.Fatalf("kit %x, %v", want[id], err)
+		}
+		if _, err := db.ExecContext(t.Context(), `INSERT INTO device (id, product, hardware, state, legitimacy, order_id, station, made, key_origin, is_virtual, since, doc)
+			VALUES ($1, 'pump', 'A', 'active', 'genuine', '', '', 0, 'soft', 0, 0, $2)`, id, string(doc)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := p.Up(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := db.QueryContext(t.Context(), `SELECT id, kit FROM device`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	n := 0
+	for ; rows.Next(); n++ {
+		var id string
+		var kit []byte
+		if err := rows.Scan(&id, &kit); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(kit, want[id]) {
+			t.Errorf("%s has %x, want %x", id, kit, want[id])
+		}
+	}
+	if err := rows.Err(); err != nil || n != len(want) {
+		t.Errorf("%d devices, %v", n, err)
 	}
 }

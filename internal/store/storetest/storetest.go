@@ -5,6 +5,8 @@ package storetest
 
 import (
 	"bytes"
+	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
@@ -12,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/internal/store/sqlite"
 )
@@ -38,11 +41,40 @@ func Open(t testing.TB) *store.DB {
 func closing(t testing.TB, db *store.DB) *store.DB {
 	db.KeepPrivate(Vault{})
 	t.Cleanup(func() {
+		kitsAre(t, db)
 		if err := db.Close(); err != nil {
 			t.Error(err)
 		}
 	})
 	return db
+}
+
+// kitsAre holds every writer of a twin, of every test with a store, to what rollouts read in its place. A device that a test laid down itself may have no kit.
+func kitsAre(t testing.TB, db *store.DB) {
+	t.Helper()
+	rows, err := db.Read().QueryContext(context.WithoutCancel(t.Context()), `SELECT id, doc, kit FROM device WHERE kit IS NOT NULL ORDER BY id LIMIT 1000`)
+	if err != nil {
+		return // the test has closed it, or broken it
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id, doc string
+		var kit []byte
+		if err := rows.Scan(&id, &doc, &kit); err != nil {
+			return
+		}
+		var twin device.Twin
+		if err := json.Unmarshal([]byte(doc), &twin); err != nil {
+			t.Errorf("device %s: %v", id, err)
+			continue
+		}
+		if _, want, err := store.TwinRow(twin); err != nil || !bytes.Equal(kit, want) {
+			t.Errorf("device %s has kit %x, and its twin %x: %v", id, kit, want, err)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		t.Error(err)
+	}
 }
 
 // AgainOnPostgres runs the package's tests once more, on the other engine, but for those that are about one of them.
