@@ -466,7 +466,7 @@ const placeColumns = `SELECT x.device_id, x.wave, x.tranche, x.mark, x.holder, x
 func (s *Rollouts) Owed(ctx context.Context, r rollout.Rollout, from, to int, now time.Time, limit int) (out []rollout.Status, err error) {
 	for wave := from; wave <= to && len(out) < limit; wave++ {
 		some, err := collect(ctx, s.db, scanStatus, placeColumns+` WHERE x.rollout_id = $1 AND x.device_id IN (
-			SELECT device_id FROM (SELECT device_id FROM rollout_place WHERE rollout_id = $1 AND wave = $2 AND due <= $3 LIMIT $5) AS timely UNION
+			SELECT device_id FROM (SELECT device_id FROM rollout_place WHERE rollout_id = $1 AND wave = $2 AND turn = $4 AND due <= $3 LIMIT $5) AS timely UNION
 			SELECT device_id FROM (SELECT device_id FROM rollout_place WHERE rollout_id = $1 AND wave = $2 AND turn < $4 LIMIT $5) AS turned)
 			ORDER BY x.device_id LIMIT $5`, r.Spec.ID, wave, Millis(now), r.Turns, limit-len(out))
 		if err != nil {
