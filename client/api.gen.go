@@ -1021,6 +1021,17 @@ type Arriving struct {
 	Trust string `json:"trust"`
 }
 
+// ArtifactNaming defines model for ArtifactNaming.
+type ArtifactNaming struct {
+	// As component NAME, the SBOM or the provenance
+	As string `json:"as"`
+
+	// Digest of the release
+	Digest  string `json:"digest"`
+	Status  string `json:"status"`
+	Version string `json:"version"`
+}
+
 // ArtifactView defines model for ArtifactView.
 type ArtifactView struct {
 	Digest    string         `json:"digest"`
@@ -3043,6 +3054,14 @@ type PageSetting struct {
 	Next *string `json:"next,omitempty"`
 }
 
+// PageStoredArtifact defines model for PageStoredArtifact.
+type PageStoredArtifact struct {
+	Items []StoredArtifact `json:"items"`
+
+	// Next give it as 'after' for the next page; absent on the last
+	Next *string `json:"next,omitempty"`
+}
+
 // PageSupplier defines model for PageSupplier.
 type PageSupplier struct {
 	Items []PartsSupplier `json:"items"`
@@ -3871,6 +3890,23 @@ type StatementSignature struct {
 	// Keyid empty
 	Keyid string `json:"keyid"`
 	Sig   []byte `json:"sig"`
+}
+
+// StoredArtifact defines model for StoredArtifact.
+type StoredArtifact struct {
+	At time.Time `json:"at"`
+
+	// By who uploaded it first
+	By     string `json:"by"`
+	Digest string `json:"digest"`
+
+	// Name that it was uploaded with first
+	Name      string         `json:"name"`
+	Protected *WireProtected `json:"protected,omitempty"`
+
+	// Releases those that name it, newest first; none: it was uploaded and never proposed
+	Releases []ArtifactNaming `json:"releases"`
+	Size     int64            `json:"size"`
 }
 
 // SupplierRequest defines model for SupplierRequest.
@@ -5914,6 +5950,13 @@ type SetSupplyPolicyParams struct {
 
 	// HallmarkPropose why; if this takes a second person it becomes a proposal
 	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// ListArtifactsParams defines parameters for ListArtifacts.
+type ListArtifactsParams struct {
+	// After 'next' of the page before; its form may change
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
 // UploadArtifactParams defines parameters for UploadArtifact.
@@ -8599,6 +8642,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with PUT /api/v1/products/{id}/supply (the `SetSupplyPolicy` operationId).
 	SetSupplyPolicy(ctx context.Context, id string, params *SetSupplyPolicyParams, body SetSupplyPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListArtifacts List a product's artifacts, and which releases name them
+	//
+	// In the order of the digests. One that no release names was uploaded, and never proposed: nothing deletes it yet. Deltas are not in it: see list-deltas.
+	//
+	// Corresponds with GET /api/v1/products/{product}/artifacts (the `ListArtifacts` operationId).
+	ListArtifacts(ctx context.Context, product string, params *ListArtifactsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetArtifact Get an artifact's bytes
 	//
@@ -13346,6 +13396,23 @@ func (c *Client) SetSupplyPolicyWithBody(ctx context.Context, id string, params 
 // Corresponds with PUT /api/v1/products/{id}/supply (the `SetSupplyPolicy` operationId).
 func (c *Client) SetSupplyPolicy(ctx context.Context, id string, params *SetSupplyPolicyParams, body SetSupplyPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewSetSupplyPolicyRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListArtifacts List a product's artifacts, and which releases name them
+//
+// In the order of the digests. One that no release names was uploaded, and never proposed: nothing deletes it yet. Deltas are not in it: see list-deltas.
+//
+// Corresponds with GET /api/v1/products/{product}/artifacts (the `ListArtifacts` operationId).
+func (c *Client) ListArtifacts(ctx context.Context, product string, params *ListArtifactsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListArtifactsRequest(c.Server, product, params)
 	if err != nil {
 		return nil, err
 	}
@@ -25553,6 +25620,79 @@ func NewSetSupplyPolicyRequestWithBody(server string, id string, params *SetSupp
 	return req, nil
 }
 
+// NewListArtifactsRequest constructs an http.Request for the ListArtifacts method
+func NewListArtifactsRequest(server string, product string, params *ListArtifactsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "product", product, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/products/%s/artifacts", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewGetArtifactRequest constructs an http.Request for the GetArtifact method
 func NewGetArtifactRequest(server string, product string, digest string) (*http.Request, error) {
 	var err error
@@ -32252,6 +32392,15 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with PUT /api/v1/products/{id}/supply (the `SetSupplyPolicy` operationId).
 	SetSupplyPolicyWithResponse(ctx context.Context, id string, params *SetSupplyPolicyParams, body SetSupplyPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*SetSupplyPolicyResponse, error)
+
+	// ListArtifactsWithResponse List a product's artifacts, and which releases name them
+	//
+	// In the order of the digests. One that no release names was uploaded, and never proposed: nothing deletes it yet. Deltas are not in it: see list-deltas.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/products/{product}/artifacts (the `ListArtifacts` operationId).
+	ListArtifactsWithResponse(ctx context.Context, product string, params *ListArtifactsParams, reqEditors ...RequestEditorFn) (*ListArtifactsResponse, error)
 
 	// GetArtifactWithResponse Get an artifact's bytes
 	//
@@ -40260,6 +40409,47 @@ func (r SetSupplyPolicyResponse) ContentType() string {
 	return ""
 }
 
+type ListArtifactsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PageStoredArtifact
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListArtifactsResponse) GetJSON200() *PageStoredArtifact {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListArtifactsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListArtifactsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListArtifactsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListArtifactsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetArtifactResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -46783,6 +46973,21 @@ func (c *ClientWithResponses) SetSupplyPolicyWithResponse(ctx context.Context, i
 	return ParseSetSupplyPolicyResponse(rsp)
 }
 
+// ListArtifactsWithResponse List a product's artifacts, and which releases name them
+//
+// In the order of the digests. One that no release names was uploaded, and never proposed: nothing deletes it yet. Deltas are not in it: see list-deltas.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/products/{product}/artifacts (the `ListArtifacts` operationId).
+func (c *ClientWithResponses) ListArtifactsWithResponse(ctx context.Context, product string, params *ListArtifactsParams, reqEditors ...RequestEditorFn) (*ListArtifactsResponse, error) {
+	rsp, err := c.ListArtifacts(ctx, product, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListArtifactsResponse(rsp)
+}
+
 // GetArtifactWithResponse Get an artifact's bytes
 //
 // Returns a wrapper object for the known response body format(s).
@@ -53286,6 +53491,32 @@ func ParseSetSupplyPolicyResponse(rsp *http.Response) (*SetSupplyPolicyResponse,
 			return nil, err
 		}
 		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListArtifactsResponse parses an HTTP response from a ListArtifactsWithResponse call
+func ParseListArtifactsResponse(rsp *http.Response) (*ListArtifactsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListArtifactsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PageStoredArtifact
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	}
 

@@ -143,6 +143,8 @@ type Artifacts interface {
 	PutArtifact(ctx context.Context, a Artifact) error
 	// Artifact returns ErrNotFound for one that product has not.
 	Artifact(ctx context.Context, product string, digest [32]byte) (Artifact, error)
+	// ListArtifacts gives a product's, in the order of their digests, from behind after on, at most limit; nil and 0: all.
+	ListArtifacts(ctx context.Context, product string, after []byte, limit int) ([]Artifact, error)
 	// DeviceArtifact finds the artifact if a published release of the device's product has it as a component, or if it is a delta to one; else ErrNotFound.
 	DeviceArtifact(ctx context.Context, device string, digest [32]byte) (Artifact, error)
 }

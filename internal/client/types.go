@@ -31,6 +31,7 @@ type (
 	Outcome            = httpapi.Outcome
 	ReleaseView        = httpapi.ReleaseView
 	DeltaView          = httpapi.DeltaView
+	StoredArtifact     = httpapi.StoredArtifact
 	ReplacementRequest = httpapi.ReplacementRequest
 	ReprovideRequest   = httpapi.ReprovideRequest
 	QuestionView       = httpapi.QuestionView

@@ -49,6 +49,11 @@ func (c *Client) Releases(ctx context.Context, productID string) ([]httpapi.Rele
 	return list[httpapi.ReleaseView](ctx, c, "/releases"+query("product", productID))
 }
 
+// Artifacts lists a product's artifacts, and which releases name them.
+func (c *Client) Artifacts(ctx context.Context, productID string) ([]httpapi.StoredArtifact, error) {
+	return list[httpapi.StoredArtifact](ctx, c, "/products/"+url.PathEscape(productID)+"/artifacts")
+}
+
 // Deltas lists the deltas to a release.
 func (c *Client) Deltas(ctx context.Context, digest string) ([]httpapi.DeltaView, error) {
 	return get[[]httpapi.DeltaView](ctx, c, "/releases/"+url.PathEscape(digest)+"/deltas")

@@ -134,6 +134,7 @@ var descriptions = map[string]string{
 	"dry-run-rollout":        "Changes nothing.",
 	"find-release-path":      "A path has as few steps as can be, and of those as few bytes. A rollout takes a device over it when it is made with stepping_stones; otherwise it takes who needs one step only. Where there is none, the answer says why.",
 	"upload-artifact":        "The bytes go to the blob store as they come and are named by their SHA-256; the same bytes again change nothing. An Idempotency-Key is neither needed nor kept.",
+	"list-artifacts":         "In the order of the digests. One that no release names was uploaded, and never proposed: nothing deletes it yet. Deltas are not in it: see list-deltas.",
 	"list-deltas":            "Deltas are made when a release is published, of the three releases before it and of those that at least one device in a hundred runs; see make-deltas for others. They are compared with the component before they are kept, and devices are told of those that are at most 0.7 of its size.",
 	"make-deltas":            "They are made one after another, beside all else: see list-deltas for what becomes of them. What is there already stands, and what failed is tried again.",
 	"close-release":          "It is withdrawn, and commands that bring it and were not carried out are cancelled. Devices are held to it by the next trust bundle, whose 'install' has to be the release's security counter and one: the root keys' holders sign that. Devices that run it go on. Done again, it completes what broke off.",

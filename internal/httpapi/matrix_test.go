@@ -100,7 +100,7 @@ var elsewhere = []string{"list-products", "get-self", "stream-events", "fleet-su
 // shared are the operations that besides answer a caller of another group of the product: what the product is to every group, and lists
 // that are cut to what is in theirs.
 var shared = append([]string{
-	"get-product", "get-product-readiness", "get-bundle", "list-releases", "get-release", "list-deltas", "list-release-components", "get-release-gate", "get-release-summary", "get-release-document", "get-suit", "get-artifact", "list-approvers",
+	"get-product", "get-product-readiness", "get-bundle", "list-releases", "get-release", "list-artifacts", "list-deltas", "list-release-components", "get-release-gate", "get-release-summary", "get-release-document", "get-suit", "get-artifact", "list-approvers",
 	"list-devices", "list-findings", "list-remedies", "list-retirements", "list-rollouts", "list-groups", "list-proposals", "list-enrolments", "list-vouchers", "list-recalls", "save-query", "find-component",
 }, elsewhere...)
 

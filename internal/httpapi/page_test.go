@@ -156,6 +156,7 @@ func TestListsComeInPages(t *testing.T) {
 		"/products":                             {member("id"), 2},
 		"/orders":                               {member("id"), 1},
 		"/releases?product=pump":                {member("digest"), 1},
+		"/products/pump/artifacts":              {member("digest"), 3},
 		"/findings":                             {member("id"), 1},
 		"/remedies":                             {member("device"), 1},
 		"/retirements":                          {member("device"), 1},

@@ -101,6 +101,7 @@ func (a *api) register(h huma.API) {
 	a.registerEnrolments(h)
 	a.registerReleases(h)
 	a.registerDeltas(h)
+	a.registerArtifacts(h)
 	a.registerSUIT(h)
 	a.registerReleaseDocuments(h)
 	a.registerSupply(h)

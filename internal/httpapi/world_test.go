@@ -253,6 +253,9 @@ func seed(ctx context.Context, db *store.DB) error {
 	rel.Summary = []byte(`{"payload":"e30=","payloadType":"x","signatures":[]}`)
 	return errors.Join(err, e, e2, e3, e4, e5, e6,
 		db.Releases().PutRelease(ctx, rel),
+		db.Releases().PutArtifact(ctx, release.Artifact{Digest: [32]byte{1}, Product: "pump", Name: "app", Size: 1, By: "test", At: now}),
+		db.Releases().PutArtifact(ctx, release.Artifact{Digest: [32]byte{2}, Product: "pump", Name: "app", Size: 1, By: "test", At: now}),
+		db.Releases().PutArtifact(ctx, release.Artifact{Digest: [32]byte{3}, Product: "pump", Name: "app", Size: 1, By: "test", At: now}),
 		db.Supply().PutContents(ctx, rel.Digest, supply.Contents{Document: strings.Repeat("00", 32), Format: "SPDX", Spec: "2.3", Components: 1},
 			[]supply.Named{{Component: bom.Component{Name: "lib", PURL: "pkg:golang/acme.example/lib@v1.0.0", Version: "v1.0.0"}, Package: osv.Package{Ecosystem: "Go", Name: "acme.example/lib"}}}),
 		db.CreateOrder(ctx, factory.Order{ID: "ord-1", UID: made.UID, Product: "pump", Hardware: "A", State: factory.Open, Created: now}, made),

@@ -58,6 +58,12 @@ func (s *Releases) Artifact(ctx context.Context, product string, digest [32]byte
 	return scanArtifact(s.db.Read().QueryRowContext(ctx, `SELECT digest, doc FROM artifact WHERE product = $1 AND digest = $2`, product, digest[:]))
 }
 
+// ListArtifacts implements release.Artifacts.
+func (s *Releases) ListArtifacts(ctx context.Context, product string, after []byte, limit int) ([]release.Artifact, error) {
+	return collect(ctx, s.db, scanArtifact, `SELECT digest, doc FROM artifact WHERE product = $1 AND digest > $2 ORDER BY digest LIMIT $3`,
+		product, notNil(after), atMost(limit))
+}
+
 // DeviceArtifact implements release.Artifacts: whose end was decided is given nothing any more.
 func (s *Releases) DeviceArtifact(ctx context.Context, device string, digest [32]byte) (release.Artifact, error) {
 	a, err := scanArtifact(s.db.Read().QueryRowContext(ctx, `SELECT a.digest, a.doc FROM device d JOIN artifact a ON a.product = d.product AND a.digest = $2
