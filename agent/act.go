@@ -291,7 +291,7 @@ func (a *Agent) resume(ctx context.Context, now time.Time) error {
 		}
 		return nil
 	case phaseTrial:
-		return a.afterRestart(t)
+		return a.afterRestart(ctx, t)
 	case phaseBundle:
 		return a.replaceBundle(t)
 	case phaseErase:
@@ -506,7 +506,7 @@ func (a *Agent) change(ctx context.Context) error {
 }
 
 // afterRestart compares what runs with what was to be tried.
-func (a *Agent) afterRestart(t *task) error {
+func (a *Agent) afterRestart(ctx context.Context, t *task) error {
 	f := a.c.Machine.Facts()
 	running := f.Current != nil && bytes.Equal(f.Current.Digest[:], t.Digest)
 	switch {
@@ -516,7 +516,7 @@ func (a *Agent) afterRestart(t *task) error {
 		if err := a.record(eventConfirmed, &t.Cause, fmt.Sprintf("release %x", t.Digest)); err != nil {
 			return err
 		}
-		return a.settle(wire.OutcomeDone, "", "")
+		return a.keep(ctx, t)
 	}
 	switch err := a.c.Machine.Activate([32]byte(t.Digest)); {
 	case err == nil: // the power went before the activation: it was never tried
@@ -546,14 +546,21 @@ func (a *Agent) trial(ctx context.Context, now time.Time) error {
 		if err := a.c.Machine.Confirm(); err != nil {
 			return local(err)
 		}
-		if err := a.settle(wire.OutcomeDone, "", ""); err != nil || t.Carton == "" {
-			return err
-		}
-		return a.climb(ctx, t.Carton)
+		return a.keep(ctx, t)
 	case uint64(now.Unix()) >= t.Deadline:
 		return a.revert(ctx, codeTimeout, fmt.Sprintf("not confirmed in time: health %q, verdict %q", text, a.verdict))
 	}
 	return nil
+}
+
+// keep ends the task of a release that is confirmed. The trust bundles that waited for it come first: the task is what knows of them after a cut, and its carton is refused once it is spent.
+func (a *Agent) keep(ctx context.Context, t *task) error {
+	if t.Carton != "" {
+		if err := a.climb(ctx, t.Carton); err != nil {
+			return err
+		}
+	}
+	return a.settle(wire.OutcomeDone, "", "")
 }
 
 // watch counts the checks in a row that a release on trial has failed: one alone may be a program that is busy.

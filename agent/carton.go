@@ -211,23 +211,15 @@ func (a *Agent) goOnFrom(path string, next memory) (LocalReply, error) {
 	return LocalReply{Act: t.Act}, nil
 }
 
-// newer verifies the trust bundles that a carton has and the device has not. Of very many only the last are given; those before are taken.
+// newer verifies the trust bundles that a carton has and the device has not: it has no more of them than are taken at once.
 func (a *Agent) newer(ctx context.Context, c *carton.Carton) (steps, error) {
 	if c.Newest == nil || c.Newest.Version <= a.c.Machine.Facts().Bundle.Version {
 		return steps{}, nil
 	}
-	for {
-		s, err := a.ahead(ctx, boxed{c})
-		if err != nil || !s.more {
-			return s, err
-		}
-		if err := a.take(s); err != nil {
-			return steps{}, err
-		}
-	}
+	return a.ahead(ctx, boxed{c})
 }
 
-// climb takes the trust bundles that waited until the release of their carton was confirmed. Where the carton is gone, the next one brings them, or a line.
+// climb takes the trust bundles that waited until the release of their carton was confirmed; over again, after a cut. Where the carton is gone, the next one brings them, or a line.
 func (a *Agent) climb(ctx context.Context, path string) error {
 	c, file, err := openCarton(path)
 	if err != nil {

@@ -10,6 +10,9 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/agent"
+	"github.com/hallmark-iot/hallmark/agent/gate"
+	"github.com/hallmark-iot/hallmark/agent/hw"
+	"github.com/hallmark-iot/hallmark/agent/hw/virtual"
 	"github.com/hallmark-iot/hallmark/wire"
 	"github.com/hallmark-iot/hallmark/wire/carton"
 )
@@ -103,6 +106,48 @@ func TestACartonThatFailsLeavesSomethingToStart(t *testing.T) {
 	}
 }
 
+// The power fails at each write of such an install: the device never stands below its own floor, and has the carton's trust bundle where it has its release.
+func TestPowerCutAtEveryWriteOfACartonThatRaisesTheFloor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		v1 := w.publish("1.0.0", 1)
+		golden := born(t, w, v1)
+		w.replace(func(w *world) { w.bundle.Floor, w.bundle.Offline = 2, 7200 })
+		v2 := w.publish("2.0.0", 2)
+		dir := t.TempDir()
+		run := func(cut uint64) uint64 {
+			b, err := golden.Clone()
+			if err != nil {
+				t.Fatal(err)
+			}
+			path := w.pack(t, dir, w.byHand(&v2), 1, nil)
+			d := newDevice(t, w, b)
+			if cut > 0 {
+				b.Power.CutAt(cut, virtual.Modes()[cut%4], cut)
+			}
+			said, at := d.visit(t, path)
+			if said.Act == "" { // before it could answer: somebody asks once more
+				said, at = d.visit(t, path)
+			}
+			want := uint64(1)
+			if at.Version == "2.0.0" {
+				want = 2
+			}
+			if at.State != "active" || at.Bundle != want || len(at.Results) != 1 || (at.Results[0].Outcome == wire.OutcomeDone) != (want == 2) {
+				t.Errorf("cut %d: %+v, then %+v", cut, said, at)
+			}
+			return b.Power.Ops()
+		}
+		total := run(0)
+		if total < 60 {
+			t.Fatalf("only %d operations to cut", total)
+		}
+		for n := uint64(1); n <= total; n++ {
+			run(n)
+		}
+	})
+}
+
 // A bundle that closes a release reaches the device that is fetching it, and the release is not tried.
 func TestABundleReachesADeviceThatFetches(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -152,6 +197,66 @@ func TestABundleReachesADeviceThatFetches(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// The power fails at each write of a bundle that is taken beside a fetch: it is in force in the end, and what it closes is not tried.
+func TestPowerCutAtEveryWriteOfABundleBesideAFetch(t *testing.T) {
+	run := func(cut uint64) (ops uint64) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld()
+			v1, v2 := w.publish("1.0.0", 1), w.publish("2.0.0", 2)
+			d := newDevice(t, w, born(t, w, v1))
+			install := w.command(wire.ActInstall, func(c *command) { c.release = &v2 })
+			d.s.tell, d.s.busy, d.s.poll = install, 1_000_000, time.Second
+			stop := d.start(t)
+			time.Sleep(30 * time.Second)
+			synctest.Wait()
+			d.s.mu.Lock()
+			w.replace(func(w *world) { w.bundle.Install = 3 })
+			bundle := w.command(wire.ActBundle, func(c *command) { c.bundle = w.newest })
+			d.s.tell = bundle
+			before := d.board.Power.Ops()
+			if cut > 0 {
+				d.board.Power.CutAt(cut, virtual.Modes()[cut%4], cut)
+			}
+			d.s.mu.Unlock()
+			time.Sleep(5 * time.Second)
+			synctest.Wait()
+			ops = d.board.Power.Ops() - before
+			for i := range 6 {
+				time.Sleep(2 * time.Minute)
+				if err := stop(); err != nil && !errors.Is(err, agent.ErrReset) && !errors.Is(err, hw.ErrPowerCut) {
+					t.Fatalf("cut %d: %v", cut, err)
+				}
+				if i == 2 { // now its bytes can be had
+					d.s.mu.Lock()
+					d.s.busy = 0
+					d.s.mu.Unlock()
+				}
+				stop = d.start(t)
+			}
+			at := d.ask(t, `{"op":"status"}`).Status
+			_ = stop()
+			if at.Version != "1.0.0" || at.Bundle != 2 || at.Trial || at.Task != "" {
+				t.Errorf("cut %d: %+v", cut, at)
+			}
+			if got := d.s.outcomes(install); len(got) != 1 || got[0].Outcome != wire.OutcomeFailed {
+				t.Errorf("cut %d, the install: %+v", cut, got)
+			}
+			// Where the cut comes between the bundle and its result, the command that comes again finds it in force.
+			if got := d.s.outcomes(bundle); len(got) != 1 || got[0].Outcome != wire.OutcomeDone && (cut == 0 || got[0].Code != string(gate.BundleRefused)) {
+				t.Errorf("cut %d, the bundle: %+v", cut, got)
+			}
+		})
+		return ops
+	}
+	total := run(0)
+	if total < 5 {
+		t.Fatalf("only %d operations to cut", total)
+	}
+	for n := uint64(1); n <= total; n++ {
+		run(n)
 	}
 }
 
