@@ -228,7 +228,10 @@ func (a *Agent) climb(ctx context.Context, path string) error {
 	}
 	defer file.Close()
 	s, err := a.newer(ctx, c)
-	if err == nil && s.last != nil {
+	if cur := a.c.Machine.Facts().Current; err == nil && s.last != nil {
+		if cur == nil || cur.Release.Counter < s.last.Floor { // another carton is in that place by now, and its own release mends that
+			return nil
+		}
 		err = a.take(s)
 	}
 	if fatal(err) {

@@ -106,6 +106,46 @@ func TestACartonThatFailsLeavesSomethingToStart(t *testing.T) {
 	}
 }
 
+// While the release is on trial, another carton is put in the place of its own, with a floor that is above this release as well: that floor is not taken.
+func TestAnotherCartonInItsPlaceLeavesSomethingToStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		v1 := w.publish("1.0.0", 1)
+		d := newDevice(t, w, born(t, w, v1))
+		w.replace(func(w *world) { w.bundle.Floor = 2 })
+		v2 := w.publish("2.0.0", 2)
+		dir := t.TempDir()
+		path := w.pack(t, dir, w.byHand(&v2), 1, nil)
+		d.s.down.Store(true)
+		stop := d.start(t)
+		if r := d.ask(t, `{"op":"carton","path":"`+path+`"}`); r.Act != wire.ActInstall {
+			t.Fatalf("%+v", r)
+		}
+		time.Sleep(10 * time.Second)
+		if err := stop(); !errors.Is(err, agent.ErrReset) {
+			t.Fatalf("not to be tried yet: %v", err)
+		}
+		w.replace(func(w *world) { w.bundle.Floor = 3 })
+		v3 := w.publish("3.0.0", 3)
+		c := w.byHand(&v3)
+		w.pack(t, dir, c, 2, nil)
+		for range 2 {
+			stop = d.start(t)
+			time.Sleep(10 * time.Minute)
+			at := d.ask(t, `{"op":"status"}`).Status
+			if at.Version != "2.0.0" || at.Trial || at.Task != "" || at.State != "active" || at.Bundle != 1 {
+				t.Errorf("%+v", at)
+			}
+			if err := stop(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if said, at := d.visit(t, path); at.Version != "3.0.0" || at.Bundle != 3 {
+			t.Errorf("%+v, then %+v", said, at)
+		}
+	})
+}
+
 // The power fails at each write of such an install: the device never stands below its own floor, and has the carton's trust bundle where it has its release.
 func TestPowerCutAtEveryWriteOfACartonThatRaisesTheFloor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
