@@ -2405,6 +2405,16 @@ type MoveRequest struct {
 // MoveRequestEvent clear: a suspicion of two devices with one identity was unfounded; lose, find: nobody knows where it is, it is back; maintain, resume: out of service for repair, repaired
 type MoveRequestEvent string
 
+// NewBandwidth defines model for NewBandwidth.
+type NewBandwidth struct {
+	// All bytes a second for all of its devices together, from each node of the server; 0: no limit
+	All *int64 `json:"all,omitempty"`
+
+	// Each bytes a second for one device; 0: no limit
+	Each   *int64 `json:"each,omitempty"`
+	Reason string `json:"reason"`
+}
+
 // Nothing defines model for Nothing.
 type Nothing = map[string]interface{}
 
@@ -3609,6 +3619,15 @@ type Rollout struct {
 	Waves   []RolloutWaveState `json:"waves,omitempty"`
 }
 
+// RolloutBandwidth defines model for RolloutBandwidth.
+type RolloutBandwidth struct {
+	// All bytes a second for all of its devices together, from each node of the server; 0: no limit
+	All *int64 `json:"all,omitempty"`
+
+	// Each bytes a second for one device; 0: no limit
+	Each *int64 `json:"each,omitempty"`
+}
+
 // RolloutCounts defines model for RolloutCounts.
 type RolloutCounts struct {
 	Declined      *int64 `json:"declined,omitempty"`
@@ -3743,10 +3762,11 @@ type RolloutSelection struct {
 
 // RolloutSpec defines model for RolloutSpec.
 type RolloutSpec struct {
-	Alone     *bool    `json:"alone,omitempty"`
-	Assurance *string  `json:"assurance,omitempty"`
-	Canaries  []string `json:"canaries,omitempty"`
-	Dynamic   *bool    `json:"dynamic,omitempty"`
+	Alone     *bool             `json:"alone,omitempty"`
+	Assurance *string           `json:"assurance,omitempty"`
+	Bandwidth *RolloutBandwidth `json:"bandwidth,omitempty"`
+	Canaries  []string          `json:"canaries,omitempty"`
+	Dynamic   *bool             `json:"dynamic,omitempty"`
 
 	// GraceS of soft: how long a device may put it off
 	GraceS *int32 `json:"grace_s,omitempty"`
@@ -6307,6 +6327,18 @@ type AbortRolloutParams struct {
 	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
+// SetRolloutBandwidthParams defines parameters for SetRolloutBandwidth.
+type SetRolloutBandwidthParams struct {
+	// IfMatch only if the resource still has this ETag; 412 otherwise
+	IfMatch *string `json:"If-Match,omitempty"`
+
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
 // ListRolloutDevicesParams defines parameters for ListRolloutDevices.
 type ListRolloutDevicesParams struct {
 	// Stuck only those that are not good
@@ -6808,6 +6840,9 @@ type DryRunRolloutJSONRequestBody = RolloutSpec
 
 // AbortRolloutJSONRequestBody defines body for AbortRollout for application/json ContentType.
 type AbortRolloutJSONRequestBody = Reason
+
+// SetRolloutBandwidthJSONRequestBody defines body for SetRolloutBandwidth for application/json ContentType.
+type SetRolloutBandwidthJSONRequestBody = NewBandwidth
 
 // HaltRolloutJSONRequestBody defines body for HaltRollout for application/json ContentType.
 type HaltRolloutJSONRequestBody = Reason
@@ -9156,6 +9191,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/rollouts/{id}/abort (the `AbortRollout` operationId).
 	AbortRollout(ctx context.Context, id string, params *AbortRolloutParams, body AbortRolloutJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetRolloutBandwidthWithBody Change how fast the bytes of a rollout leave
+	//
+	// Both limits are as given: 0, or a member that is not there, is no limit. It holds from the next request of each device on. 409 for a rollout that has ended.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /api/v1/rollouts/{id}/bandwidth (the `SetRolloutBandwidth` operationId).
+	SetRolloutBandwidthWithBody(ctx context.Context, id string, params *SetRolloutBandwidthParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetRolloutBandwidth Change how fast the bytes of a rollout leave
+	//
+	// Both limits are as given: 0, or a member that is not there, is no limit. It holds from the next request of each device on. 409 for a rollout that has ended.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /api/v1/rollouts/{id}/bandwidth (the `SetRolloutBandwidth` operationId).
+	SetRolloutBandwidth(ctx context.Context, id string, params *SetRolloutBandwidthParams, body SetRolloutBandwidthJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListRolloutDevices List the devices of a rollout's current wave, by ID, with the reason
 	//
@@ -14610,6 +14663,44 @@ func (c *Client) AbortRolloutWithBody(ctx context.Context, id string, params *Ab
 // Corresponds with POST /api/v1/rollouts/{id}/abort (the `AbortRollout` operationId).
 func (c *Client) AbortRollout(ctx context.Context, id string, params *AbortRolloutParams, body AbortRolloutJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewAbortRolloutRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetRolloutBandwidthWithBody Change how fast the bytes of a rollout leave
+//
+// Both limits are as given: 0, or a member that is not there, is no limit. It holds from the next request of each device on. 409 for a rollout that has ended.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /api/v1/rollouts/{id}/bandwidth (the `SetRolloutBandwidth` operationId).
+func (c *Client) SetRolloutBandwidthWithBody(ctx context.Context, id string, params *SetRolloutBandwidthParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetRolloutBandwidthRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetRolloutBandwidth Change how fast the bytes of a rollout leave
+//
+// Both limits are as given: 0, or a member that is not there, is no limit. It holds from the next request of each device on. 409 for a rollout that has ended.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /api/v1/rollouts/{id}/bandwidth (the `SetRolloutBandwidth` operationId).
+func (c *Client) SetRolloutBandwidth(ctx context.Context, id string, params *SetRolloutBandwidthParams, body SetRolloutBandwidthJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetRolloutBandwidthRequest(c.Server, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -28699,6 +28790,90 @@ func NewAbortRolloutRequestWithBody(server string, id string, params *AbortRollo
 	return req, nil
 }
 
+// NewSetRolloutBandwidthRequest calls the generic SetRolloutBandwidth builder with application/json body
+func NewSetRolloutBandwidthRequest(server string, id string, params *SetRolloutBandwidthParams, body SetRolloutBandwidthJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSetRolloutBandwidthRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewSetRolloutBandwidthRequestWithBody constructs an http.Request for the SetRolloutBandwidth method, with any body, and a specified content type
+func NewSetRolloutBandwidthRequestWithBody(server string, id string, params *SetRolloutBandwidthParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/rollouts/%s/bandwidth", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+		if params.IdempotencyKey != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam1)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewListRolloutDevicesRequest constructs an http.Request for the ListRolloutDevices method
 func NewListRolloutDevicesRequest(server string, id string, params *ListRolloutDevicesParams) (*http.Request, error) {
 	var err error
@@ -32952,6 +33127,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/rollouts/{id}/abort (the `AbortRollout` operationId).
 	AbortRolloutWithResponse(ctx context.Context, id string, params *AbortRolloutParams, body AbortRolloutJSONRequestBody, reqEditors ...RequestEditorFn) (*AbortRolloutResponse, error)
+
+	// SetRolloutBandwidthWithBodyWithResponse Change how fast the bytes of a rollout leave
+	//
+	// Both limits are as given: 0, or a member that is not there, is no limit. It holds from the next request of each device on. 409 for a rollout that has ended.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v1/rollouts/{id}/bandwidth (the `SetRolloutBandwidth` operationId).
+	SetRolloutBandwidthWithBodyWithResponse(ctx context.Context, id string, params *SetRolloutBandwidthParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetRolloutBandwidthResponse, error)
+
+	// SetRolloutBandwidthWithResponse Change how fast the bytes of a rollout leave
+	//
+	// Both limits are as given: 0, or a member that is not there, is no limit. It holds from the next request of each device on. 409 for a rollout that has ended.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v1/rollouts/{id}/bandwidth (the `SetRolloutBandwidth` operationId).
+	SetRolloutBandwidthWithResponse(ctx context.Context, id string, params *SetRolloutBandwidthParams, body SetRolloutBandwidthJSONRequestBody, reqEditors ...RequestEditorFn) (*SetRolloutBandwidthResponse, error)
 
 	// ListRolloutDevicesWithResponse List the devices of a rollout's current wave, by ID, with the reason
 	//
@@ -42602,6 +42795,61 @@ func (r AbortRolloutResponse) ContentType() string {
 	return ""
 }
 
+// SetRolloutBandwidthResponse200Headers the declared response headers of an HTTP 200 response for SetRolloutBandwidth
+type SetRolloutBandwidthResponse200Headers struct {
+	ETag *string
+}
+
+type SetRolloutBandwidthResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Rollout
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *SetRolloutBandwidthResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SetRolloutBandwidthResponse) GetJSON200() *Rollout {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r SetRolloutBandwidthResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r SetRolloutBandwidthResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SetRolloutBandwidthResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SetRolloutBandwidthResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SetRolloutBandwidthResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListRolloutDevicesResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -47951,6 +48199,36 @@ func (c *ClientWithResponses) AbortRolloutWithResponse(ctx context.Context, id s
 		return nil, err
 	}
 	return ParseAbortRolloutResponse(rsp)
+}
+
+// SetRolloutBandwidthWithBodyWithResponse Change how fast the bytes of a rollout leave
+//
+// Both limits are as given: 0, or a member that is not there, is no limit. It holds from the next request of each device on. 409 for a rollout that has ended.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v1/rollouts/{id}/bandwidth (the `SetRolloutBandwidth` operationId).
+func (c *ClientWithResponses) SetRolloutBandwidthWithBodyWithResponse(ctx context.Context, id string, params *SetRolloutBandwidthParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetRolloutBandwidthResponse, error) {
+	rsp, err := c.SetRolloutBandwidthWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetRolloutBandwidthResponse(rsp)
+}
+
+// SetRolloutBandwidthWithResponse Change how fast the bytes of a rollout leave
+//
+// Both limits are as given: 0, or a member that is not there, is no limit. It holds from the next request of each device on. 409 for a rollout that has ended.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v1/rollouts/{id}/bandwidth (the `SetRolloutBandwidth` operationId).
+func (c *ClientWithResponses) SetRolloutBandwidthWithResponse(ctx context.Context, id string, params *SetRolloutBandwidthParams, body SetRolloutBandwidthJSONRequestBody, reqEditors ...RequestEditorFn) (*SetRolloutBandwidthResponse, error) {
+	rsp, err := c.SetRolloutBandwidth(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetRolloutBandwidthResponse(rsp)
 }
 
 // ListRolloutDevicesWithResponse List the devices of a rollout's current wave, by ID, with the reason
@@ -55074,6 +55352,52 @@ func ParseAbortRolloutResponse(rsp *http.Response) (*AbortRolloutResponse, error
 	switch {
 	case rsp.StatusCode == 200:
 		var headers AbortRolloutResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseSetRolloutBandwidthResponse parses an HTTP response from a SetRolloutBandwidthWithResponse call
+func ParseSetRolloutBandwidthResponse(rsp *http.Response) (*SetRolloutBandwidthResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SetRolloutBandwidthResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Rollout
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers SetRolloutBandwidthResponse200Headers
 		if values := rsp.Header.Values("ETag"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {

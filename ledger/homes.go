@@ -10,7 +10,7 @@ func inControl() []Kind {
 		KindReleaseClosed,
 		KindCommandIssued, KindCommandCancelled, KindWarrantIssued,
 		KindRolloutCreated, KindRolloutStarted, KindWaveStarted, KindTrancheIssued, KindWaveSucceeded, KindRolloutHalted,
-		KindRolloutJoined, KindRolloutShut, KindRolloutPaused, KindRolloutResumed, KindRolloutAborted, KindRolloutRolledBack, KindRolloutCompleted,
+		KindRolloutJoined, KindRolloutShut, KindRolloutPaced, KindRolloutPaused, KindRolloutResumed, KindRolloutAborted, KindRolloutRolledBack, KindRolloutCompleted,
 		KindOrderCreated, KindOrderClosed, KindOrderCancelled, KindOrderAbandoned, KindRetireOrdered,
 		KindOrderMastered, KindDeskAdded, KindDeskRemoved,
 		KindSupplierChanged, KindPartChanged,

@@ -62,6 +62,7 @@ const (
 	KindRolloutPaused     Kind = "rollout.paused"         // control: the same; by a person
 	KindRolloutJoined     Kind = "rollout.joined"         // control: JSON {rollout, wave, devices: root and count}: they came to fit after the wave began, and joined it
 	KindRolloutShut       Kind = "rollout.shut"           // control: JSON {rollout, wave, reason}: nobody joins any more
+	KindRolloutPaced      Kind = "rollout.paced"          // control: JSON {rollout, wave, bandwidth, reason}: how fast its bytes leave from now on
 	KindRolloutResumed    Kind = "rollout.resumed"        // control: the same
 	KindRolloutAborted    Kind = "rollout.aborted"        // control: the same; by a person, for good
 	KindRolloutRolledBack Kind = "rollout.rolledback"     // control: the same; the command brings the devices back

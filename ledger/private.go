@@ -69,6 +69,7 @@ var private = map[Kind][]string{
 	KindRolloutPaused:       {"reason"},
 	KindRolloutResumed:      {"reason"},
 	KindRolloutShut:         {"reason"},
+	KindRolloutPaced:        {"reason"},
 	KindRolloutAborted:      {"reason"},
 
 	KindOwnerCreated:      {"name"},

@@ -93,6 +93,9 @@ func (s *Service) checkSpec(ctx context.Context, spec Spec) (release.Release, er
 			return release.Release{}, bad("window", err.Error(), "give it as --window 'mon-fri 02:00+4h' and --zone Europe/Berlin")
 		}
 	}
+	if err := spec.Bandwidth.check(); err != nil {
+		return release.Release{}, err
+	}
 	if err := spec.Manner.Check(spec.Grace.D()); err != nil {
 		return release.Release{}, bad("manner", err.Error(), "give it as --manner soft --grace 24h, or --manner consent")
 	}

@@ -65,6 +65,9 @@ type Spec struct {
 	// have to be good with each. Without it they are left out.
 	Stones bool `json:"stepping_stones,omitempty"`
 
+	// Bandwidth is how fast its bytes leave this server; nil: as fast as they can.
+	Bandwidth *Bandwidth `json:"bandwidth,omitempty"`
+
 	// Window is when devices may take the release, in their own time; nil: always. Who is sent back is not held up by it, nor by a manner.
 	Window *window.Hours `json:"window,omitempty"`
 
@@ -356,6 +359,7 @@ type Store interface {
 
 // Book keeps rollouts. Writes are durable, with their facts, when they return nil.
 type Book interface {
+	SpecOf(ctx context.Context, device string) (spec Spec, in bool, err error) // of the rollout that has the device now
 	// PutRollout returns ErrExists when the ID is taken.
 	PutRollout(ctx context.Context, r Rollout, facts ...ledger.Fact) error
 	// Rollout returns ErrNotFound.

@@ -223,7 +223,11 @@ func (s *Service) turn(ctx context.Context, caller access.Caller, id, reason str
 	if !do(&r) {
 		return Rollout{}, wrongPhase(was, what)
 	}
-	f, err := fact(kind, s.cfg.Now(), caller.ID, id, s.cause(ctx, r), map[string]any{"rollout": id, "wave": r.Wave, "reason": reason})
+	data := map[string]any{"rollout": id, "wave": r.Wave, "reason": reason}
+	if kind == ledger.KindRolloutPaced {
+		data["bandwidth"] = r.Spec.Bandwidth
+	}
+	f, err := fact(kind, s.cfg.Now(), caller.ID, id, s.cause(ctx, r), data)
 	if err != nil {
 		return Rollout{}, err
 	}

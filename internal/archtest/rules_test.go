@@ -116,6 +116,7 @@ var rules = []rule{
 	{folder: "internal/throttle", never: noDB},
 	{folder: "internal/label", never: pure},
 	{folder: "internal/content", never: noDB},
+	{folder: "internal/pace", ours: []string{"fault"}, never: noDB},
 	{folder: "internal/door", ours: []string{"internal/throttle"}, never: noDB},
 	{folder: "internal/cad", ours: append([]string{"internal/durable"}, floor...), never: noDB},
 	{folder: "internal/lines", ours: stages, never: noDB},

@@ -26,6 +26,7 @@ func newRollout(a *api) *cobra.Command {
 	return a.noun("rollout", "Who gets a release, and when",
 		a.listRollouts(), a.showRollout(), a.createRollout(), a.dryRun(), a.startRollout(),
 		a.control("pause", "Start no further wave"), a.control("resume", "Go on"),
+		a.rolloutBandwidth(),
 		a.control("shut", "Let no further device join; it completes when its waves have"),
 		a.control("halt", "Stop, and send back who has the release"), a.control("abort", "Stop where it is"))
 }
@@ -104,6 +105,9 @@ func rolloutSheet(w io.Writer, r rollout.Rollout) error {
 	if r.Last.Declined > 0 {
 		pairs = append(pairs, "declined", fmt.Sprintf("%d, where somebody did not agree", r.Last.Declined))
 	}
+	if r.Spec.Bandwidth != nil {
+		pairs = append(pairs, "bandwidth", r.Spec.Bandwidth.Text())
+	}
 	if r.Spec.Alone {
 		pairs = append(pairs, "alone", "may be carried to devices: hallmark release export --carton")
 	}
@@ -145,6 +149,7 @@ type plan struct {
 	grace          time.Duration
 	tranche        int
 	perHour        int
+	bandwidth      rollout.Bandwidth
 }
 
 func (p *plan) flags(c *cobra.Command) *cobra.Command {
@@ -184,11 +189,15 @@ func (p *plan) pace(f *pflag.FlagSet) {
 	f.StringVar(&p.errors, "errors", "0", "the same, of devices that say no, fall back, or are bad with it; with this or --no-shows, --failures counts only when it is given")
 	f.StringVar(&p.noShows, "no-shows", "0", "the same, of devices that do not show in time that they are good")
 	f.IntVar(&p.tranche, "tranche", 0, "at most this many devices of a wave are under way at once (default all of it)")
+	bandwidth(f, &p.bandwidth, "bandwidth", "device-bandwidth")
 	f.IntVar(&p.perHour, "per-hour", 0, "at most this many devices of a wave are told in an hour (default no limit)")
 }
 
 func (p *plan) resolve(ctx context.Context, cl *client.Client) (err error) {
 	p.spec.Selection.State = device.State(p.state)
+	if p.bandwidth != (rollout.Bandwidth{}) {
+		p.spec.Bandwidth = &p.bandwidth
+	}
 	if p.spec.Alone { // what such a device says comes once, and says nothing of what comes after
 		p.soak, p.contact = 0, cmp.Or(p.contact, p.deadline)
 	}

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"net/url"
 
 	"github.com/hallmark-iot/hallmark/factory"
@@ -103,6 +104,11 @@ func (c *Client) Rollouts(ctx context.Context, productID string) ([]rollout.Roll
 // ControlRollout does one of pause, resume, shut, halt and abort.
 func (c *Client) ControlRollout(ctx context.Context, id, verb, reason string) (rollout.Rollout, error) {
 	return post[rollout.Rollout](ctx, c, "/rollouts/"+url.PathEscape(id)+"/"+url.PathEscape(verb), httpapi.Reason{Reason: reason})
+}
+
+// SetRolloutBandwidth changes how fast the bytes of a rollout leave.
+func (c *Client) SetRolloutBandwidth(ctx context.Context, id string, b rollout.Bandwidth, reason string) (rollout.Rollout, error) {
+	return send[rollout.Rollout](ctx, c, http.MethodPut, "/rollouts/"+url.PathEscape(id)+"/bandwidth", httpapi.NewBandwidth{Bandwidth: b, Reason: reason})
 }
 
 // CancelCommand withdraws a command from whom it has not reached.

@@ -131,6 +131,7 @@ var descriptions = map[string]string{
 	"halt-rollout":           "Who has the release is sent back to what the release allows; who has no way back is counted as stranded.",
 	"shut-rollout":           "Waves that began, or are to come, go on; it completes when the last of them has passed. 409 for one that devices do not join.",
 	"abort-rollout":          "Nobody is sent back.",
+	"set-rollout-bandwidth":  "Both limits are as given: 0, or a member that is not there, is no limit. It holds from the next request of each device on. 409 for a rollout that has ended.",
 	"dry-run-rollout":        "Changes nothing.",
 	"find-release-path":      "A path has as few steps as can be, and of those as few bytes. A rollout takes a device over it when it is made with stepping_stones; otherwise it takes who needs one step only. Where there is none, the answer says why.",
 	"upload-artifact":        "The bytes go to the blob store as they come and are named by their SHA-256; the same bytes again change nothing. An Idempotency-Key is neither needed nor kept.",

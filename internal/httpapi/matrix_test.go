@@ -129,7 +129,7 @@ var unmet = []string{
 	"retire-key",                                             // it is the only one of its role
 	"submit-ceremony", "request-product", "activate-product", // signed by nobody; the pump is ready, and nothing was asked for it
 	"submit-warrant", "publish-bundle", "retire-devices", "create-order", "import-records", "close-order", "propose-release", "approve-release", "sign-suit", "get-suit",
-	"publish-release", "make-deltas", "get-artifact", "pack-carton", "take-history", "create-rollout", "dry-run-rollout", "start-rollout", "pause-rollout", "resume-rollout", "shut-rollout", "halt-rollout", "reprovision-remedy",
+	"publish-release", "make-deltas", "get-artifact", "pack-carton", "take-history", "create-rollout", "dry-run-rollout", "start-rollout", "pause-rollout", "resume-rollout", "shut-rollout", "set-rollout-bandwidth", "halt-rollout", "reprovision-remedy",
 	"dispose-device", "forget-device", "get-proof-of-disposal", "revoke-certificate", "revoke-issuer", "revoke-credential", "read-stream", "get-fact", "get-receipt", "dismiss-remedy", "run-proposal", "refuse-proposal",
 }
 

@@ -82,8 +82,25 @@ func (a *api) registerRollouts(h huma.API) {
 	a.onRollout(h, "pause", "Start no further wave", a.Rollout.Pause)
 	a.onRollout(h, "resume", "Go on", a.Rollout.Resume)
 	a.onRollout(h, "shut", "Let no further device join a dynamic rollout", a.Rollout.Shut)
+	huma.Register(h, op("set-rollout-bandwidth", http.MethodPut, "/rollouts/{id}/bandwidth", "Change how fast the bytes of a rollout leave"),
+		func(ctx context.Context, in *struct {
+			ByID
+			Matching
+			Body NewBandwidth
+		},
+		) (*tagged[rollout.Rollout], error) {
+			return change(a, ctx, in.Matching, once.Rollout, in.ID, func(ctx context.Context) (rollout.Rollout, error) {
+				return a.Rollout.SetBandwidth(ctx, callerOf(ctx), in.ID, in.Body.Bandwidth, in.Body.Reason)
+			})
+		})
 	a.onRollout(h, "halt", "Stop, and send back who has the release", a.Rollout.Halt)
 	a.onRollout(h, "abort", "Stop where it is", a.Rollout.Abort)
+}
+
+// NewBandwidth is what a rollout has from now on.
+type NewBandwidth struct {
+	rollout.Bandwidth
+	Reason string `json:"reason" minLength:"1"`
 }
 
 func (a *api) registerPaths(h huma.API) {

@@ -16,6 +16,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/ddi"
 	"github.com/hallmark-iot/hallmark/internal/door"
 	"github.com/hallmark-iot/hallmark/internal/mender"
+	"github.com/hallmark-iot/hallmark/internal/pace"
 	"github.com/hallmark-iot/hallmark/onboard/legacy"
 )
 
@@ -111,5 +112,18 @@ func (i *Instance) legacyHandler(base string) (http.Handler, error) {
 // artifactFor opens what a published release of a device's product has.
 func (i *Instance) artifactFor(ctx context.Context, caller access.Caller, digest [32]byte) (io.ReadSeekCloser, error) {
 	_, r, err := i.release.Open(ctx, caller, "", digest)
-	return r, err
+	if err != nil {
+		return nil, err
+	}
+	slow, err := i.pace.Slow(ctx, strings.TrimPrefix(caller.ID, "device:"), r)
+	if err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return slow, nil
+}
+
+// paceOf is how fast a device's bytes leave: as the rollout has it that has the device.
+func (i *Instance) paceOf(ctx context.Context, device string) (pace.Limit, error) {
+	id, b, err := i.rollout.BandwidthOf(ctx, device)
+	return pace.Limit{Name: id, All: b.All, Each: b.Each}, err
 }

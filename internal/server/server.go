@@ -29,6 +29,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/door"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/internal/lines"
+	"github.com/hallmark-iot/hallmark/internal/pace"
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/internal/throttle"
 	"github.com/hallmark-iot/hallmark/keyring"
@@ -82,6 +83,7 @@ type Instance struct {
 	supply      *supply.Service
 	parts       *parts.Service
 	rollout     *rollout.Service
+	pace        *pace.Pacer // of artifacts
 	remedy      *remedy.Service
 	retire      *retire.Service
 	telemetry   *telemetry.Service
@@ -269,6 +271,7 @@ func (i *Instance) openField(ctx context.Context) (err error) {
 	}); err != nil {
 		return err
 	}
+	i.pace = pace.New(i.paceOf)
 	if i.remedy, err = remedy.NewService(remedy.Config{Store: i.db.Remedies(), Devices: i.device, Guard: i.guard}); err != nil {
 		return err
 	}

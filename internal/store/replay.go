@@ -72,6 +72,7 @@ var replayers = map[ledger.Kind]replayer{
 	ledger.KindRolloutResumed:    replayRollout,
 	ledger.KindRolloutJoined:     replayRollout,
 	ledger.KindRolloutShut:       replayRollout,
+	ledger.KindRolloutPaced:      replayPaced,
 
 	ledger.KindDeviceProvisioned: replayProvisioned,
 	ledger.KindDeviceOnboarded:   replayState,

@@ -550,6 +550,25 @@ func replayOrderClosed(tx *Tx, f ledger.Fact) (bool, error) {
 		string(o.State), string(doc), c.JobEnd, o.ID))
 }
 
+// replayPaced gives a rollout the bandwidth that it was given in the lost time.
+func replayPaced(tx *Tx, f ledger.Fact) (bool, error) {
+	var said struct {
+		Bandwidth *rollout.Bandwidth `json:"bandwidth"`
+	}
+	if err := json.Unmarshal(f.Data, &said); err != nil {
+		return false, err
+	}
+	r, err := scanRollout(tx.QueryRow(rolloutColumns+` WHERE id = $1`, f.Subject))
+	if errors.Is(err, rollout.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil || r.Phase.Ended() {
+		return false, err
+	}
+	r.Spec.Bandwidth = said.Bandwidth
+	return true, saveRollout(tx, r)
+}
+
 // replayRollout ends a rollout that went on in the lost time, as how far it came is not known: a person begins another. One that was no more than paused
 // may be resumed.
 func replayRollout(tx *Tx, f ledger.Fact) (bool, error) {

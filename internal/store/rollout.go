@@ -70,6 +70,15 @@ func (s *Rollouts) Rollout(ctx context.Context, id string) (rollout.Rollout, err
 	return scanRollout(s.db.Read().QueryRowContext(ctx, rolloutColumns+` WHERE id = $1`, id))
 }
 
+// SpecOf implements rollout.Store.
+func (s *Rollouts) SpecOf(ctx context.Context, device string) (spec rollout.Spec, in bool, err error) {
+	r, err := scanRollout(s.db.Read().QueryRowContext(ctx, rolloutColumns+` WHERE id = (SELECT rollout_id FROM rollout_place WHERE device_id = $1 AND open = 1)`, device))
+	if errors.Is(err, rollout.ErrNotFound) {
+		return spec, false, nil
+	}
+	return r.Spec, err == nil, err
+}
+
 // Rollouts implements rollout.Store.
 func (s *Rollouts) Rollouts(ctx context.Context, scope []string, open bool, after string, limit int) ([]rollout.Rollout, error) {
 	list, err := listOf(scope)

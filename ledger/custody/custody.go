@@ -322,7 +322,7 @@ func (g *gathering) command(p Placed, f wire.Fact) error {
 	}
 	return cmp.Or(g.member(p, f, c.Devices), g.release(c.Release), g.about(c.Rollout,
 		ledger.KindRolloutCreated, ledger.KindRolloutStarted, ledger.KindWaveStarted, ledger.KindTrancheIssued, ledger.KindWaveSucceeded, ledger.KindRolloutHalted,
-		ledger.KindRolloutJoined, ledger.KindRolloutShut, ledger.KindRolloutPaused, ledger.KindRolloutResumed, ledger.KindRolloutAborted, ledger.KindRolloutRolledBack, ledger.KindRolloutCompleted))
+		ledger.KindRolloutJoined, ledger.KindRolloutShut, ledger.KindRolloutPaced, ledger.KindRolloutPaused, ledger.KindRolloutResumed, ledger.KindRolloutAborted, ledger.KindRolloutRolledBack, ledger.KindRolloutCompleted))
 }
 
 // member shows that the device is one of those that a command or warrant names. Where the store cannot tell any more whom it named, nothing
