@@ -22,9 +22,9 @@ type Stored struct {
 }
 
 // ListArtifacts gives a product's artifacts in the order of their digests, from behind after on, at most limit; nil and 0: all. Deltas are none of them: they
-// were made here and not brought, and are listed with the release that they lead to.
+// were made here and not brought, and are listed with the release that they lead to. It is for who uploads: a name of what was never proposed can say too much.
 func (s *Service) ListArtifacts(ctx context.Context, caller access.Caller, product string, after []byte, limit int) ([]Stored, error) {
-	if err := s.cfg.Guard.Check(ctx, caller, access.ReleaseRead, access.Resource{Type: "release", Product: product}); err != nil {
+	if err := s.cfg.Guard.Check(ctx, caller, access.ReleaseCreate, access.Resource{Type: "release", Product: product}); err != nil {
 		return nil, err
 	}
 	all, err := s.cfg.Artifacts.ListArtifacts(ctx, product, after, limit)
