@@ -17,7 +17,7 @@ import (
 	"github.com/hallmark-iot/hallmark/fault"
 )
 
-// Limit is what a device's bytes are held to, in bytes a second; 0: nothing. Those of one Name share All.
+// Limit is what a device's bytes are held to, in bytes a second; 0: nothing. Those of one Name share All; Each is for all that one device fetches at the same time.
 type Limit struct {
 	Name string
 	All  uint64
@@ -29,15 +29,19 @@ const (
 	quantum  = 16 << 10
 	patience = time.Minute
 	forget   = time.Minute // a limit that nobody has used for so long is whole again
+	atOnce   = 8           // requests of one device, so that it does not take the places of others
 )
 
 // Pacer slows readers.
 type Pacer struct {
 	of func(ctx context.Context, device string) (Limit, error)
 
-	mu  sync.Mutex
-	all map[string]*shared
+	mu     sync.Mutex
+	shares map[share]*shared
 }
+
+// share is who has a limit together: those of a rollout, or all requests of a device.
+type share struct{ rollout, device string }
 
 type shared struct {
 	limit   *rate.Limiter
@@ -47,7 +51,7 @@ type shared struct {
 
 // New makes a Pacer; of says what a device is held to.
 func New(of func(ctx context.Context, device string) (Limit, error)) *Pacer {
-	return &Pacer{of: of, all: map[string]*shared{}}
+	return &Pacer{of: of, shares: map[share]*shared{}}
 }
 
 // Slow gives f as fast as the device may have it. ctx ends what waits; closing gives the turn up.
@@ -56,70 +60,67 @@ func (p *Pacer) Slow(ctx context.Context, device string, f io.ReadSeekCloser) (i
 	if err != nil || l.All == 0 && l.Each == 0 {
 		return f, err
 	}
-	r := &reader{ReadSeekCloser: f, ctx: ctx, leave: func() {}}
-	if l.Each > 0 {
-		r.limits = append(r.limits, limiter(l.Each))
-	}
-	if l.All > 0 {
-		s, err := p.join(l)
-		if err != nil {
-			return nil, err
-		}
-		r.limits, r.leave = append(r.limits, s.limit), sync.OnceFunc(func() { p.part(s) })
-	}
-	r.most = quantum
-	for _, l := range r.limits {
-		r.most = min(r.most, l.Burst())
-	}
-	return r, nil
-}
-
-func limiter(perSecond uint64) *rate.Limiter {
-	return rate.NewLimiter(rate.Limit(perSecond), burst(perSecond))
-}
-
-// burst is a turn: no more than a second's bytes.
-func burst(perSecond uint64) int { return int(min(quantum, perSecond)) }
-
-// join takes a place among those that share a limit.
-func (p *Pacer) join(l Limit) (*shared, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now := time.Now()
-	for name, s := range p.all {
-		if s.readers == 0 && now.Sub(s.left) > forget {
-			delete(p.all, name)
-		}
-	}
-	s := p.all[l.Name]
-	if s == nil {
-		s = &shared{limit: limiter(l.All)}
-		p.all[l.Name] = s
-	}
-	if s.limit.Limit() != rate.Limit(l.All) { // it was changed
-		s.limit.SetLimit(rate.Limit(l.All))
-		s.limit.SetBurst(burst(l.All))
-	}
-	if most := max(1, l.All*uint64(patience/time.Second)/uint64(burst(l.All))); uint64(s.readers) >= most {
-		return nil, fault.New(fault.Unavailable, "artifact.busy", fmt.Sprintf("%d devices share %d bytes a second of rollout %s, as many as have a turn in %s", s.readers, l.All, l.Name, patience),
+	p.forget(time.Now())
+	own, all := p.share(share{device: device}, l.Each), p.share(share{rollout: l.Name}, l.All)
+	most := max(1, l.All*uint64(patience/time.Second)/uint64(all.limit.Burst()))
+	switch {
+	case own.readers >= atOnce:
+		return nil, fault.New(fault.Unavailable, "artifact.busy", fmt.Sprintf("device %s fetches %d things already", device, own.readers), "try again when one of them is here")
+	case l.All > 0 && uint64(all.readers) >= most:
+		return nil, fault.New(fault.Unavailable, "artifact.busy", fmt.Sprintf("%d devices share %d bytes a second of rollout %s, as many as have a turn in %s", all.readers, l.All, l.Name, patience),
 			"try again; whoever runs the rollout gives it more: `hallmark rollout bandwidth`")
 	}
-	s.readers++
-	return s, nil
+	own.readers++
+	all.readers++
+	return &reader{
+		ReadSeekCloser: f, ctx: ctx, limits: [2]*rate.Limiter{own.limit, all.limit}, most: min(own.limit.Burst(), all.limit.Burst()),
+		leave: sync.OnceFunc(func() { p.part(own, all) }),
+	}, nil
 }
 
-func (p *Pacer) part(s *shared) {
+// forget lets go of limits that are whole again.
+func (p *Pacer) forget(now time.Time) {
+	for of, s := range p.shares {
+		if s.readers == 0 && now.Sub(s.left) > forget {
+			delete(p.shares, of)
+		}
+	}
+}
+
+// share gives what a limit is kept by, as it is now; of none nobody waits.
+func (p *Pacer) share(of share, perSecond uint64) *shared {
+	limit, burst := rate.Inf, quantum
+	if perSecond > 0 {
+		limit, burst = rate.Limit(perSecond), int(min(quantum, perSecond)) // no more than a second's bytes are a turn
+	}
+	s := p.shares[of]
+	if s == nil {
+		s = &shared{limit: rate.NewLimiter(limit, burst)}
+		p.shares[of] = s
+	}
+	if s.limit.Limit() != limit { // it was changed
+		s.limit.SetLimit(limit)
+		s.limit.SetBurst(burst)
+	}
+	return s
+}
+
+func (p *Pacer) part(from ...*shared) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s.readers--
-	s.left = time.Now()
+	for _, s := range from {
+		s.readers--
+		s.left = time.Now()
+	}
 }
 
 // reader gives a turn's bytes at a time.
 type reader struct {
 	io.ReadSeekCloser
 	ctx    context.Context //nolint:containedctx // that of the request which the reader is for
-	limits []*rate.Limiter
+	limits [2]*rate.Limiter
 	most   int
 	leave  func()
 }

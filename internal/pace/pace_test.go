@@ -40,13 +40,15 @@ func TestNoMoreLeavesThanTheLimit(t *testing.T) {
 		limit   pace.Limit
 		readers int
 		takes   time.Duration // for each of the readers a MiB
+		same    bool          // the readers are one device's
 	}{
-		"nothing is asked for":     {pace.Limit{}, 3, 0},
-		"one device":               {pace.Limit{Name: "r", Each: 64 << 10}, 1, 16 * time.Second},
-		"each of three":            {pace.Limit{Name: "r", Each: 64 << 10}, 3, 16 * time.Second},
-		"three that share it":      {pace.Limit{Name: "r", All: 64 << 10}, 3, 48 * time.Second},
-		"the least of both":        {pace.Limit{Name: "r", All: 1 << 20, Each: 64 << 10}, 3, 16 * time.Second},
-		"less than a turn's bytes": {pace.Limit{Name: "r", All: 1 << 10}, 1, 1024 * time.Second},
+		"nothing is asked for":     {pace.Limit{}, 3, 0, false},
+		"one device":               {pace.Limit{Name: "r", Each: 64 << 10}, 1, 16 * time.Second, false},
+		"each of three":            {pace.Limit{Name: "r", Each: 64 << 10}, 3, 16 * time.Second, false},
+		"three that share it":      {pace.Limit{Name: "r", All: 64 << 10}, 3, 48 * time.Second, false},
+		"the least of both":        {pace.Limit{Name: "r", All: 1 << 20, Each: 64 << 10}, 3, 16 * time.Second, false},
+		"three of one device":      {pace.Limit{Name: "r", Each: 64 << 10}, 3, 48 * time.Second, true},
+		"less than a turn's bytes": {pace.Limit{Name: "r", All: 1 << 10}, 1, 1024 * time.Second, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -54,8 +56,12 @@ func TestNoMoreLeavesThanTheLimit(t *testing.T) {
 				var all sync.WaitGroup
 				var mu sync.Mutex
 				var ends []time.Duration
-				for range c.readers {
-					f, err := p.Slow(t.Context(), "d", opened(size, &closed))
+				for i := range c.readers {
+					device := fmt.Sprint(i)
+					if c.same {
+						device = "d"
+					}
+					f, err := p.Slow(t.Context(), device, opened(size, &closed))
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -135,6 +141,21 @@ func TestWhoWouldWaitTooLongComesAgain(t *testing.T) {
 			t.Error(err)
 		}
 		if _, err := p.Slow(t.Context(), "y", opened(1, &closed)); fault.KindOf(err) != fault.Unavailable {
+			t.Error(err)
+		}
+	})
+}
+
+// One device does not take the places of others.
+func TestADeviceFetchesSoManyThingsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, closed := to(pace.Limit{Name: "r", All: 1 << 20}), 0
+		for i := range 9 {
+			if _, err := p.Slow(t.Context(), "d", opened(1, &closed)); (i < 8) != (err == nil) {
+				t.Errorf("%d: %v", i, err)
+			}
+		}
+		if _, err := p.Slow(t.Context(), "e", opened(1, &closed)); err != nil {
 			t.Error(err)
 		}
 	})
