@@ -32,8 +32,8 @@ type brought struct {
 	directive []byte
 }
 
-// openCarton opens a carton that somebody put before the device. Nothing but a file is opened: to open a device can do something by itself, and a pipe may never answer.
-func openCarton(path string) (*carton.Carton, *os.File, error) {
+// OpenCarton opens a carton that somebody put before the device. Nothing but a file is opened: to open a device can do something by itself, and a pipe may never answer.
+func OpenCarton(path string) (*carton.Carton, *os.File, error) {
 	if !filepath.IsAbs(path) || len(path) > maxCartonPath {
 		return nil, nil, fmt.Errorf("%.64q: want the whole name of a file, of at most %d bytes", path, maxCartonPath)
 	}
@@ -64,7 +64,7 @@ func openCarton(path string) (*carton.Carton, *os.File, error) {
 
 // install judges what a carton has for this device, and begins to act.
 func (a *Agent) install(ctx context.Context, path string) (LocalReply, error) {
-	c, file, err := openCarton(path)
+	c, file, err := OpenCarton(path)
 	if err != nil {
 		return LocalReply{Error: err.Error()}, nil
 	}
@@ -221,7 +221,7 @@ func (a *Agent) newer(ctx context.Context, c *carton.Carton) (steps, error) {
 
 // climb takes the trust bundles that waited until the release of their carton was confirmed; over again, after a cut. Where the carton is gone, the next one brings them, or a line.
 func (a *Agent) climb(ctx context.Context, path string) error {
-	c, file, err := openCarton(path)
+	c, file, err := OpenCarton(path)
 	if err != nil {
 		a.log.Info("trust bundles that came with it are taken with the next carton", "error", err)
 		return nil
@@ -283,7 +283,7 @@ type partOf struct {
 }
 
 func readOut(path string, digest []byte, offset int64) (io.ReadCloser, error) {
-	c, file, err := openCarton(path)
+	c, file, err := OpenCarton(path)
 	if err != nil {
 		return nil, err
 	}
@@ -322,7 +322,7 @@ func (a *Agent) tell() (LocalReply, error) {
 	if err != nil {
 		return LocalReply{Error: err.Error()}, err
 	}
-	h := carton.History{V: carton.HistoryVersion, Device: a.c.Machine.Facts().Device, At: uint64(a.now().Unix()), Directive: a.m.Carried}
+	h := carton.History{V: 1, Device: a.c.Machine.Facts().Device, At: uint64(a.now().Unix()), Directive: a.m.Carried}
 	if h.Checkin, err = wire.EncodeCheckin(in); err != nil {
 		return LocalReply{Error: err.Error()}, local(err)
 	}

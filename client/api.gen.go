@@ -7272,14 +7272,14 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/devices (the `ListDevices` operationId).
 	ListDevices(ctx context.Context, params *ListDevicesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// TakeHistoryWithBody Take in what a device says that installed from a carton; the same again, or an older one, changes nothing
+	// TakeHistoryWithBody Take in what a device says that installed from a carton; of the same again, or an older one, only the log is taken
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/v1/devices/histories (the `TakeHistory` operationId).
 	TakeHistoryWithBody(ctx context.Context, params *TakeHistoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// TakeHistory Take in what a device says that installed from a carton; the same again, or an older one, changes nothing
+	// TakeHistory Take in what a device says that installed from a carton; of the same again, or an older one, only the log is taken
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -10213,7 +10213,7 @@ func (c *Client) ListDevices(ctx context.Context, params *ListDevicesParams, req
 	return c.Client.Do(req)
 }
 
-// TakeHistoryWithBody Take in what a device says that installed from a carton; the same again, or an older one, changes nothing
+// TakeHistoryWithBody Take in what a device says that installed from a carton; of the same again, or an older one, only the log is taken
 //
 // Takes any type of body and a specified content type.
 //
@@ -10230,7 +10230,7 @@ func (c *Client) TakeHistoryWithBody(ctx context.Context, params *TakeHistoryPar
 	return c.Client.Do(req)
 }
 
-// TakeHistory Take in what a device says that installed from a carton; the same again, or an older one, changes nothing
+// TakeHistory Take in what a device says that installed from a carton; of the same again, or an older one, only the log is taken
 //
 // Takes a body of the `application/json` content type.
 //
@@ -31022,14 +31022,14 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/devices (the `ListDevices` operationId).
 	ListDevicesWithResponse(ctx context.Context, params *ListDevicesParams, reqEditors ...RequestEditorFn) (*ListDevicesResponse, error)
 
-	// TakeHistoryWithBodyWithResponse Take in what a device says that installed from a carton; the same again, or an older one, changes nothing
+	// TakeHistoryWithBodyWithResponse Take in what a device says that installed from a carton; of the same again, or an older one, only the log is taken
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/v1/devices/histories (the `TakeHistory` operationId).
 	TakeHistoryWithBodyWithResponse(ctx context.Context, params *TakeHistoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TakeHistoryResponse, error)
 
-	// TakeHistoryWithResponse Take in what a device says that installed from a carton; the same again, or an older one, changes nothing
+	// TakeHistoryWithResponse Take in what a device says that installed from a carton; of the same again, or an older one, only the log is taken
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -44571,7 +44571,7 @@ func (c *ClientWithResponses) ListDevicesWithResponse(ctx context.Context, param
 	return ParseListDevicesResponse(rsp)
 }
 
-// TakeHistoryWithBodyWithResponse Take in what a device says that installed from a carton; the same again, or an older one, changes nothing
+// TakeHistoryWithBodyWithResponse Take in what a device says that installed from a carton; of the same again, or an older one, only the log is taken
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -44584,7 +44584,7 @@ func (c *ClientWithResponses) TakeHistoryWithBodyWithResponse(ctx context.Contex
 	return ParseTakeHistoryResponse(rsp)
 }
 
-// TakeHistoryWithResponse Take in what a device says that installed from a carton; the same again, or an older one, changes nothing
+// TakeHistoryWithResponse Take in what a device says that installed from a carton; of the same again, or an older one, only the log is taken
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

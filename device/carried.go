@@ -83,7 +83,7 @@ func (s *Service) TakeHistory(ctx context.Context, caller access.Caller, data []
 		}
 	}
 	// The log comes last: that it reaches as far as the evidence says that all before it was taken in.
-	if out.Log, err = s.journal(ctx, own, d.ID, h.Log, out.Log, e.LogSeq); err != nil {
+	if out.Log, err = s.journal(ctx, own, d.ID, h.Log, out.Log); err != nil {
 		return Taken{}, err
 	}
 	out.Behind = e.LogSeq - min(e.LogSeq, out.Log)
@@ -145,14 +145,14 @@ func between(least, t, most time.Time) time.Time {
 	return t
 }
 
-// journal takes in the batches that go on from where the log is, as far as the evidence beside them goes, and says how far the log is then.
-func (s *Service) journal(ctx context.Context, own access.Caller, id string, batches [][]byte, reached, proven uint64) (uint64, error) {
+// journal takes in the batches that go on from where the log is, and says how far the log is then. The evidence beside them is over them.
+func (s *Service) journal(ctx context.Context, own access.Caller, id string, batches [][]byte, reached uint64) (uint64, error) {
 	for _, envelope := range batches {
 		last, err := lastOf(envelope)
 		if err != nil {
 			return reached, fault.Newf(fault.Invalid, "history.invalid", "the history's log: %w", err).With("write it again on the device: `hallmark-agent history`")
 		}
-		if last <= reached || last > proven {
+		if last <= reached {
 			continue
 		}
 		r, err := s.cfg.Journal.Ingest(ctx, own, id, envelope)

@@ -43,32 +43,46 @@ func (s *Service) Carton(ctx context.Context, caller access.Caller, release [32]
 	}
 	now := s.cfg.Now().UTC()
 	all, looked := []recipient(nil), err
-	if looked == nil {
-		if all, err = s.recipients(ctx, m.Product, release, of, now); err != nil {
-			return h, nil, err
+	read := func() (err error) {
+		if looked == nil && all == nil {
+			all, err = s.recipients(ctx, m.Product, release, of, now)
 		}
+		return err
 	}
 	if err := s.overAll(ctx, caller, access.RolloutControl, access.Resource{Type: "device", Product: m.Product}, func() ([]string, error) {
-		return groupsOf(all), nil
+		err := read()
+		return groupsOf(all), err
 	}); err != nil {
+		return h, nil, err
+	}
+	if err := read(); err != nil {
 		return h, nil, err
 	}
 	switch {
 	case looked != nil:
 		return h, nil, looked
 	case len(all) == 0:
-		return h, nil, fault.New(fault.Conflict, "carton.nobody", fmt.Sprintf("no such device was told to install release %s in a way that may be carried, or each has answered", m.ID),
-			"create a rollout of it with `hallmark rollout create --alone`, and start it")
+		return h, nil, nobody(m)
 	case len(all) > carton.MaxDevices:
-		return h, nil, fault.New(fault.Invalid, "carton.devices", fmt.Sprintf("%d devices, and a carton has at most %d", len(all), carton.MaxDevices), "name a group, or devices")
+		return h, nil, fault.New(fault.Invalid, "carton.devices", fmt.Sprintf("more than %d devices, which is what a carton has at most", carton.MaxDevices), "name a group, or devices")
 	}
 	if h, err = s.packed(ctx, m, release, all, now); errors.Is(err, ledger.ErrNotYetWitnessed) {
 		return h, nil, fault.Newf(fault.Unavailable, "carton.not-witnessed", "what is to go into the carton: %w", err).With("try again when the log is witnessed; `hallmark log keys` shows its witnesses")
 	} else if err != nil {
 		return h, nil, err
 	}
-	encoded, err = carton.Encode(h)
+	if len(h.Devices) == 0 { // each has answered meanwhile
+		return h, nil, nobody(m)
+	}
+	if encoded, err = carton.Encode(h); errors.Is(err, wire.ErrTooLarge) {
+		err = fault.Newf(fault.Invalid, "carton.devices", "%w", err).With("name a group, or devices")
+	}
 	return h, encoded, err
+}
+
+func nobody(m wire.Release) error {
+	return fault.New(fault.Conflict, "carton.nobody", fmt.Sprintf("no such device was told to install release %s in a way that may be carried, or each has answered", m.ID),
+		"create a rollout of it with `hallmark rollout create --alone`, and start it")
 }
 
 func groupsOf(all []recipient) (groups []string) {
@@ -80,7 +94,7 @@ func groupsOf(all []recipient) (groups []string) {
 	return groups
 }
 
-// recipients are the devices that have not answered a command to install the release which may be carried, by name.
+// recipients are the devices that have not answered a command to install the release which may be carried, by name; no more are read than a carton has, and one.
 func (s *Service) recipients(ctx context.Context, product string, release [32]byte, of CartonOf, now time.Time) (out []recipient, err error) {
 	commands, err := s.cfg.Commands.CommandsFor(ctx, product, release[:], now)
 	if err != nil {
@@ -108,6 +122,9 @@ func (s *Service) recipients(ctx context.Context, product string, release [32]by
 				if of.takes(d) && Works(d.State) {
 					have[d.ID], out = true, append(out, recipient{d, c})
 				}
+				if len(out) > carton.MaxDevices {
+					return out, nil
+				}
 			}
 			more = len(some) == MaxPage
 		}
@@ -124,7 +141,8 @@ func (s *Service) packed(ctx context.Context, m wire.Release, release [32]byte, 
 	}
 	key, ok := s.authority(current.Wire)
 	if !ok {
-		return h, fmt.Errorf("trust bundle %d of %s believes no directive key of this instance: see `hallmark key list`", current.Wire.Version, m.Product)
+		return h, fault.New(fault.Conflict, "carton.key", fmt.Sprintf("trust bundle %d of %s believes no directive key of this instance", current.Wire.Version, m.Product),
+			"see `hallmark key list`, and have a bundle published that names one: `hallmark bundle payload`")
 	}
 	anew := wire.Checkin{TreeSize: math.MaxUint64} // nobody asks who could say how far it has seen the log: the newest there is
 	h = carton.Head{V: 1, Product: m.Product}
@@ -137,6 +155,12 @@ func (s *Service) packed(ctx context.Context, m wire.Release, release [32]byte, 
 		}
 	}
 	places, oldest, room := map[string]uint{}, current.Wire.Version, carton.MaxLogs
+	for _, r := range all {
+		if has := max(r.device.Twin.Bundle, 1); current.Wire.Version > has+carton.MaxSteps {
+			return h, fault.New(fault.Conflict, "carton.steps", fmt.Sprintf("device %s has trust bundle %d, the newest is %d: a carton brings %d", r.device.ID, has, current.Wire.Version, carton.MaxSteps),
+				"bring that device onto a line, and export for the others")
+		}
+	}
 	for _, r := range all {
 		at, ok := places[r.command.ID]
 		if !ok {
@@ -219,9 +243,6 @@ func (s *Service) heard(ctx context.Context, id string, room *int) (*wire.Logged
 func (s *Service) addSteps(ctx context.Context, h *carton.Head, product string, oldest, newest uint64) error {
 	if oldest >= newest {
 		return nil
-	}
-	if newest-oldest > carton.MaxSteps {
-		return fault.New(fault.Conflict, "carton.steps", fmt.Sprintf("a device has trust bundle %d, the newest is %d: a carton brings %d", oldest, newest, carton.MaxSteps), "bring that device onto a line")
 	}
 	for v := oldest + 1; v <= newest; v++ {
 		encoded, _, err := s.BundleStep(ctx, product, v)

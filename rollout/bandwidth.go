@@ -16,16 +16,16 @@ type Bandwidth struct {
 	Each uint64 `json:"each,omitempty" doc:"bytes a second for one device; 0: no limit"`
 }
 
-// Least is the lowest bandwidth that there is, bytes a second: clients give a line up that is slower.
-const Least = 1 << 10
+// MinBandwidth is the lowest that there is, bytes a second: clients give a line up that is slower.
+const MinBandwidth = 1 << 10
 
 func (b *Bandwidth) check() error {
 	if b == nil {
 		return nil
 	}
 	for _, n := range []uint64{b.All, b.Each} {
-		if n != 0 && (n < Least || n > 1<<40) {
-			return bad("bandwidth", fmt.Sprintf("%d bytes a second: want %d to %d, or 0 for no limit", n, Least, uint64(1)<<40), "give it as --bandwidth 20MB/s, --device-bandwidth 64kB/s")
+		if n != 0 && (n < MinBandwidth || n > 1<<40) {
+			return bad("bandwidth", fmt.Sprintf("%d bytes a second: want %d to %d, or 0 for no limit", n, MinBandwidth, uint64(1)<<40), "give it as --bandwidth 20MB/s, --device-bandwidth 64kB/s")
 		}
 	}
 	return nil
@@ -47,6 +47,9 @@ func (b *Bandwidth) Text() string {
 
 // SetBandwidth changes how fast the bytes of a rollout leave, from the next request of each device on.
 func (s *Service) SetBandwidth(ctx context.Context, caller access.Caller, id string, b Bandwidth, reason string) (Rollout, error) {
+	if _, err := s.open(ctx, caller, access.RolloutControl, id); err != nil {
+		return Rollout{}, err
+	}
 	if err := b.check(); err != nil {
 		return Rollout{}, err
 	}

@@ -64,11 +64,6 @@ func Decide(m Moment, r Rollout, t Tally) []Decision {
 	return nil
 }
 
-// Plan is Decide of devices as they are.
-func Plan(m Moment, r Rollout, backs Ways, snap []Status) []Decision {
-	return Decide(m, r, Whole(m, r, backs, snap))
-}
-
 func decideWave(m Moment, r Rollout, t Tally) (Decision, bool) {
 	w := r.Waves[r.Wave-1]
 	c := t.Counts(r.Wave, r.Wave)

@@ -212,7 +212,7 @@ func (w *world) tick() {
 				*st = device.Cancelled
 			}
 		}
-		todo := Plan(w.moment(), w.r, backs(), w.snap())
+		todo := Decide(w.moment(), w.r, Whole(w.moment(), w.r, backs(), w.snap()))
 		if len(todo) == 0 {
 			return
 		}

@@ -59,7 +59,7 @@ func bad(code, text, remedy string) error {
 // checkSpec checks what does not depend on the devices.
 func (s *Service) checkSpec(ctx context.Context, spec Spec) (release.Release, error) {
 	if spec.ID == "" || len(spec.ID) > 64 || spec.Product == "" || len(spec.Release) != 32 {
-		return release.Release{}, bad("spec", "a rollout needs an ID of 1 to 64 characters, a product and a release digest", "")
+		return release.Release{}, bad("spec", "a rollout needs an ID of 1 to 64 characters, a product and a release digest", "give what is missing")
 	}
 	rel, err := s.cfg.Releases.Find(ctx, [32]byte(spec.Release))
 	if err != nil {
@@ -67,7 +67,7 @@ func (s *Service) checkSpec(ctx context.Context, spec Spec) (release.Release, er
 	}
 	switch {
 	case rel.Manifest.Product != spec.Product:
-		return release.Release{}, bad("product", fmt.Sprintf("release %s is for %s", rel.Manifest.ID, rel.Manifest.Product), "")
+		return release.Release{}, bad("product", fmt.Sprintf("release %s is for %s", rel.Manifest.ID, rel.Manifest.Product), "name a release of the product: `hallmark release list`")
 	case rel.Status != release.Published:
 		return release.Release{}, fault.New(fault.Conflict, "rollout.release",
 			fmt.Sprintf("release %s is %s", rel.Manifest.ID, rel.Status), "only a published release is rolled out")
@@ -159,7 +159,7 @@ func checkWaves(waves []Wave) error {
 		case w.Tranche < 0 || w.PerHour < 0:
 			return bad("waves", fmt.Sprintf("wave %d tells %d devices at once, and %d an hour", i+1, w.Tranche, w.PerHour), "give positive numbers, or none")
 		case w.Size == 0 && w.Percent == 0 && i < len(waves)-1:
-			return bad("waves", fmt.Sprintf("wave %d takes the rest, and is not the last", i+1), "")
+			return bad("waves", fmt.Sprintf("wave %d takes the rest, and is not the last", i+1), "give it a size or a percentage, or leave out what follows")
 		}
 	}
 	return nil
@@ -178,7 +178,7 @@ func (s *Service) checkRollback(ctx context.Context, spec Spec, rel release.Rele
 		return err
 	}
 	if to.Status != release.Published {
-		return bad("rollback", fmt.Sprintf("release %s is %s", to.Manifest.ID, to.Status), "")
+		return bad("rollback", fmt.Sprintf("release %s is %s", to.Manifest.ID, to.Status), "name one of its rollback_to that is published, or none")
 	}
 	return nil
 }

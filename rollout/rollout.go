@@ -1,13 +1,13 @@
 // Package rollout decides who gets a release, and when.
 //
-// Stage 3, field. A rollout takes a selection of devices through waves. A wave is one signed and logged command; the next begins
+// Stage 3, field. A rollout takes a selection of devices through waves, and a wave in tranches, each of which is one signed and logged command; the next wave begins
 // when every device of it has booted the release, proven it by fresh evidence and stayed healthy for the soak, or when those
 // that did not are within what the wave tolerates. Beyond that the rollout halts, and the devices that confirmed the release, in this
 // wave and those before, are sent back to what its approvers allowed. Silence is never good: a device that is not heard of for the contact time is waited for, a
 // soak that it falls silent in begins anew, a wave passes on what its devices said and proved after the soak began, and who was not
 // heard of by the deadline has failed. Only the server's own silence is not held against them.
 //
-// The decisions are a pure function, Plan, of the time, the rollout and what is known of its wave's devices; Apply is what a
+// The decisions are a pure function, Decide, of the time, the rollout and how many of its devices have which mark; Apply is what a
 // decision does to the rollout. The Service does them one at a time: the state and its fact commit together, and whether a
 // command was issued is read from the commands themselves, so that a crash at any point neither repeats one nor loses one.
 //
@@ -359,7 +359,8 @@ type Store interface {
 
 // Book keeps rollouts. Writes are durable, with their facts, when they return nil.
 type Book interface {
-	SpecOf(ctx context.Context, device string) (spec Spec, in bool, err error) // of the rollout that has the device now
+	// SpecOf gives that of the rollout that has a device now; false: none has it.
+	SpecOf(ctx context.Context, device string) (spec Spec, in bool, err error)
 	// PutRollout returns ErrExists when the ID is taken.
 	PutRollout(ctx context.Context, r Rollout, facts ...ledger.Fact) error
 	// Rollout returns ErrNotFound.

@@ -224,7 +224,7 @@ func (s *Service) PathOf(ctx context.Context, caller access.Caller, id string, t
 	case err != nil:
 		return Path{}, err
 	case rel.Manifest.Product != d.Product:
-		return Path{}, bad("product", fmt.Sprintf("release %s is for %s, and the device is of %s", rel.Manifest.ID, rel.Manifest.Product, d.Product), "")
+		return Path{}, bad("product", fmt.Sprintf("release %s is for %s, and the device is of %s", rel.Manifest.ID, rel.Manifest.Product, d.Product), "name a release of the product of the device")
 	case rel.Published.IsZero():
 		return Path{}, fault.New(fault.Conflict, "rollout.release", fmt.Sprintf("release %s is %s", rel.Manifest.ID, rel.Status), "ask for one that is published")
 	}

@@ -60,23 +60,12 @@ func install(ctx context.Context, dir, from string, wait time.Duration) error {
 
 // whole looks whether a copy is good, while whoever made it stands here.
 func whole(path string) error {
-	f, err := os.Open(path)
+	c, f, err := agent.OpenCarton(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	is, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if !is.Mode().IsRegular() {
-		return fmt.Errorf("%s is no file: copy the carton, and give its name", path)
-	}
-	c, err := carton.Read(f, is.Size())
-	if err == nil {
-		err = c.Verify()
-	}
-	if err != nil {
+	if err := c.Verify(); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	return nil
@@ -139,12 +128,15 @@ func history(ctx context.Context, dir, out string) error {
 	}
 	path := filepath.Join(out, fmt.Sprintf("%s-%d.history", h.Device, h.At))
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("%w: one of this second is there already; take that one, or ask again", err)
+	}
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(r.History)
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
+		return errors.Join(err, os.Remove(path)) // half of one is no history
 	}
 	return print(map[string]string{"device": h.Device, "written": path})
 }

@@ -2,6 +2,7 @@ package archtest
 
 import (
 	"go/ast"
+	"slices"
 	"testing"
 )
 
@@ -31,7 +32,7 @@ func speechless(s source) (places []ast.Node) {
 				places = append(places, call)
 			}
 		case *ast.Ident:
-			if f.Name == "invalid" || f.Name == "conflict" || f.Name == "denied" { // what stages call fault.New by
+			if slices.Contains([]string{"invalid", "conflict", "denied", "bad"}, f.Name) { // what stages call fault.New by
 				places = append(places, call)
 			}
 		}

@@ -70,8 +70,11 @@ type Store struct {
 	reading singleflight.Group // reads a blob whole that has no sums, once, however many ask
 
 	mu    sync.Mutex
-	known map[[32]byte]*known // guarded by mu
+	known map[[32]byte]*known // guarded by mu; of at most maxKnown blobs
 }
+
+// maxKnown bounds what is remembered: 33 bytes for each MiB of a blob. What is forgotten is found again.
+const maxKnown = 4096
 
 // New makes a store of a place.
 func New(place Place, books Books) *Store {
@@ -165,8 +168,19 @@ func (s *Store) knownOf(ctx context.Context, digest [32]byte, now state) (*known
 		return k, nil
 	}
 	k = newKnown(now, sums)
-	s.known[digest] = k
+	s.keep(digest, k)
 	return k, nil
+}
+
+// keep remembers what is known of a blob; mu is held.
+func (s *Store) keep(digest [32]byte, k *known) {
+	for of := range s.known { // any of them
+		if len(s.known) < maxKnown {
+			break
+		}
+		delete(s.known, of)
+	}
+	s.known[digest] = k
 }
 
 // sums reads the sums of a blob.
@@ -229,7 +243,7 @@ func (s *Store) verify(ctx context.Context, digest [32]byte) (err error) {
 		k.found(int64(i))
 	}
 	s.mu.Lock()
-	s.known[digest] = k
+	s.keep(digest, k)
 	s.mu.Unlock()
 	// It was found right, and is given out. That its sums could not be kept, on a full disk, costs the next start another reading, and no more.
 	if s.place.Write(ctx, path(digest)+sumsFile, sums) == nil {

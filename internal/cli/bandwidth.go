@@ -38,9 +38,9 @@ func (r *rate) Set(text string) error {
 // Type implements pflag.Value.
 func (r *rate) Type() string { return "rate" }
 
-func bandwidth(f *pflag.FlagSet, b *rollout.Bandwidth, all, each string) {
-	f.Var((*rate)(&b.All), all, "how fast bytes leave each node of the server for all of its devices together, such as 20MB/s (default no limit)")
-	f.Var((*rate)(&b.Each), each, "the same for one device, such as 64kB/s")
+func bandwidth(f *pflag.FlagSet, b *rollout.Bandwidth) {
+	f.Var((*rate)(&b.All), "bandwidth", "how fast bytes leave each node of the server for all of its devices together, such as 20MB/s (default no limit)")
+	f.Var((*rate)(&b.Each), "device-bandwidth", "the same for one device, such as 64kB/s")
 }
 
 func (a *api) rolloutBandwidth() *cobra.Command {
@@ -49,7 +49,7 @@ func (a *api) rolloutBandwidth() *cobra.Command {
 	c := a.verb(cobra.Command{
 		Use: "bandwidth ROLLOUT --reason TEXT", Short: "Change how fast its bytes leave", Args: cobra.ExactArgs(1),
 		Long:    "Changes how fast the bytes of a rollout leave, from the next request of each device on. Both limits are set: one that is not given is none.",
-		Example: "  hallmark rollout bandwidth pump-1.1.0 --all 20MB/s --each 64kB/s --reason 'the line of the plant is narrow'",
+		Example: "  hallmark rollout bandwidth pump-1.1.0 --bandwidth 20MB/s --device-bandwidth 64kB/s --reason 'the line of the plant is narrow'",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
 		r, err := cl.SetRolloutBandwidth(ctx, args[0], b, reason)
 		if err != nil {
@@ -57,7 +57,7 @@ func (a *api) rolloutBandwidth() *cobra.Command {
 		}
 		return a.show(func(w io.Writer) error { return rolloutSheet(w, r) })
 	})
-	bandwidth(c.Flags(), &b, "all", "each")
+	bandwidth(c.Flags(), &b)
 	c.Flags().StringVar(&reason, "reason", "", "why")
 	return need(a.matching(c), "reason")
 }

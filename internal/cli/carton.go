@@ -4,10 +4,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
-	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -62,12 +61,12 @@ func (a *api) deviceHistory() *cobra.Command {
 	c.AddCommand(a.verb(cobra.Command{
 		Use: "import FILE…", Short: "Take in what devices wrote that installed from a carton",
 		Long: `Takes in what devices wrote with ` + "`hallmark-agent history`" + `: what they run, what became of what they were told, their evidence and their own logs. Files may be given twice
-and in any order: of one that is older than what is known, nothing is taken.`,
+and in any order: of one that is older than what is known, only its log is taken.`,
 		Args: cobra.MinimumNArgs(1), Example: "  hallmark device history import /media/stick/*.history",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
 		all := make([]device.Taken, 0, len(args))
 		for _, name := range args {
-			data, err := readHistory(name)
+			data, err := readFile(name, carton.MaxHistory)
 			if err != nil {
 				return err
 			}
@@ -78,14 +77,14 @@ and in any order: of one that is older than what is known, nothing is taken.`,
 			all = append(all, t)
 		}
 		return rows(a, "DEVICE AS-OF LOG NOTE", all, func(t device.Taken) []string {
-			note := ""
-			switch {
-			case t.Known:
-				note = "known already"
-			case t.Behind > 0:
-				note = fleet.Count(t.Behind, "event of its log is missing: import it again later", "events of its log are missing: import it again later")
+			var notes []string
+			if t.Known {
+				notes = append(notes, "known already")
 			}
-			return []string{t.Device, when(t.At), fmt.Sprint(t.Log), note}
+			if t.Behind > 0 {
+				notes = append(notes, fleet.Count(t.Behind, "event of its log is missing: import it again later", "events of its log are missing: import it again later"))
+			}
+			return []string{t.Device, when(t.At), fmt.Sprint(t.Log), strings.Join(notes, "; ")}
 		})
 	}))
 	return c
@@ -97,19 +96,4 @@ func byHand(d fleet.Detail) string {
 		return ""
 	}
 	return ", as its word that was carried here says: how it is since, nobody knows"
-}
-
-func readHistory(name string) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	data, err := io.ReadAll(io.LimitReader(f, carton.MaxHistory+1))
-	if err = errors.Join(err, f.Close()); err != nil {
-		return nil, err
-	}
-	if len(data) > carton.MaxHistory {
-		return nil, fmt.Errorf("%s is no history: it has more than %d bytes", name, carton.MaxHistory)
-	}
-	return data, nil
 }

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -23,16 +22,9 @@ const maxCAFile = 48 << 10
 
 // certificatesIn reads PEM, or the DER of one certificate.
 func certificatesIn(path string) (string, error) {
-	f, err := os.Open(path)
+	data, err := readFile(path, maxCAFile)
 	if err != nil {
-		return "", err
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxCAFile+1))
-	if err = errors.Join(err, f.Close()); err != nil {
-		return "", err
-	}
-	if len(data) > maxCAFile {
-		return "", usagef("%s has more than %d bytes: want CA certificates", path, maxCAFile)
+		return "", fmt.Errorf("want CA certificates: %w", err)
 	}
 	if len(data) > 0 && data[0] == 0x30 {
 		data = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: data})

@@ -8,7 +8,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -97,12 +96,7 @@ func kindFlag(f *pflag.FlagSet, kind *legacy.Kind) {
 
 // keyOfCertificate gives the digest of the key of a certificate, PEM or DER.
 func keyOfCertificate(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxCAFile))
+	data, err := readFile(path, maxCAFile)
 	if err != nil {
 		return nil, err
 	}

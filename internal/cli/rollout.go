@@ -189,7 +189,7 @@ func (p *plan) pace(f *pflag.FlagSet) {
 	f.StringVar(&p.errors, "errors", "0", "the same, of devices that say no, fall back, or are bad with it; with this or --no-shows, --failures counts only when it is given")
 	f.StringVar(&p.noShows, "no-shows", "0", "the same, of devices that do not show in time that they are good")
 	f.IntVar(&p.tranche, "tranche", 0, "at most this many devices of a wave are under way at once (default all of it)")
-	bandwidth(f, &p.bandwidth, "bandwidth", "device-bandwidth")
+	bandwidth(f, &p.bandwidth)
 	f.IntVar(&p.perHour, "per-hour", 0, "at most this many devices of a wave are told in an hour (default no limit)")
 }
 

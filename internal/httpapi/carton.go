@@ -39,7 +39,7 @@ func (a *api) registerCarton(h huma.API) {
 			c, encoded, err := a.Device.Carton(ctx, callerOf(ctx), d, in.Body)
 			return reply(a, ctx, viewCarton(c, encoded), err)
 		})
-	huma.Register(h, op("take-history", http.MethodPost, "/devices/histories", "Take in what a device says that installed from a carton; the same again, or an older one, changes nothing"),
+	huma.Register(h, op("take-history", http.MethodPost, "/devices/histories", "Take in what a device says that installed from a carton; of the same again, or an older one, only the log is taken"),
 		func(ctx context.Context, in *body[HistoryOf]) (*body[device.Taken], error) {
 			t, err := a.Device.TakeHistory(ctx, callerOf(ctx), in.Body.History)
 			return reply(a, ctx, t, err)

@@ -146,7 +146,7 @@ func (r *roll) tells(d carton.Device, boots uint64, events int, before, after fu
 	t.Helper()
 	o, key := offline(t, r, d), r.keys[d.ID]
 	sum := sha256.Sum256(d.Directive)
-	h := carton.History{V: carton.HistoryVersion, Device: d.ID, At: uint64(r.now.Unix()), Directive: d.Directive, Checkin: must(wire.EncodeCheckin(wire.Checkin{
+	h := carton.History{V: 1, Device: d.ID, At: uint64(r.now.Unix()), Directive: d.Directive, Checkin: must(wire.EncodeCheckin(wire.Checkin{
 		Nonce: sum[:], State: "active", BootCount: boots, Healthy: true, Bundle: 1, Release: r.new.Digest[:], Version: "1.1.0", Counter: o.Counter,
 		Results: []wire.Result{{Command: o.Command, Act: wire.ActInstall, Outcome: wire.OutcomeDone, At: uint64(r.now.Unix()), Seq: 1}},
 	}))(t)}
@@ -364,29 +364,6 @@ func TestAnOlderHistoryAccusesNobody(t *testing.T) {
 				t.Errorf("suspected: %s", d.Twin.Suspect)
 			}
 		})
-	}
-}
-
-// The evidence of a history of version 1 is not over its log: what goes beyond is another's, and would have that one pass for known.
-func TestAHistoryOfVersion1HasNoLogButItsOwn(t *testing.T) {
-	r := begun(t)
-	h, _ := r.pack(device.CartonOf{Devices: []string{devN(0)}})
-	r.now = r.now.Add(10 * time.Minute)
-	old := func(h *carton.History) { h.V = 1 }
-	later := must(carton.DecodeHistory(r.tells(h.Devices[0], 6, 3, old, nil)))(t)
-	take := func(data []byte) device.Taken {
-		t.Helper()
-		got, err := r.devices.TakeHistory(t.Context(), person("op"), data)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return got
-	}
-	if got := take(r.tells(h.Devices[0], 5, 2, old, func(h *carton.History) { h.Log = later.Log })); got.Known || got.Log != 0 || got.Behind != 2 {
-		t.Errorf("with the log of a later one: %+v", got)
-	}
-	if got := take(must(carton.EncodeHistory(later))(t)); got.Known || got.Log != 3 {
-		t.Errorf("the later one: %+v", got)
 	}
 }
 

@@ -14,13 +14,10 @@ const (
 	MaxBatches = 1024    // one for each history that was written since the device heard how far its log is
 )
 
-// HistoryVersion is what is written. In version 1 the evidence is not over the log: whoever carried one could leave that out.
-const HistoryVersion = 2
-
 // History is what a device says that installed from a carton. The evidence makes it the device's own: it is over Nonce, which holds what the device says, its log and the
 // directive that it follows from, so that all of it is of after the carton was written.
 type History struct {
-	V         uint     `cbor:"1,keyasint"` // HistoryVersion, or 1
+	V         uint     `cbor:"1,keyasint"` // 1
 	Device    string   `cbor:"2,keyasint"`
 	At        uint64   `cbor:"3,keyasint"`           // by the device's clock, seconds since 1970
 	Directive []byte   `cbor:"4,keyasint"`           // the last that it accepted out of a carton
@@ -31,8 +28,8 @@ type History struct {
 
 func (h History) check() error {
 	switch {
-	case h.V < 1 || h.V > HistoryVersion:
-		return fmt.Errorf("history: version %d, this program knows 1 to %d", h.V, HistoryVersion)
+	case h.V != 1:
+		return fmt.Errorf("history: version %d, this program knows 1", h.V)
 	case h.Device == "" || len(h.Device) > maxID || len(h.Directive) == 0 || len(h.Evidence) == 0:
 		return fmt.Errorf("history: it names no device or directive, or has no evidence")
 	case len(h.Checkin) == 0 || len(h.Checkin) > wire.MaxCheckin || len(h.Log) > MaxBatches:
@@ -62,7 +59,7 @@ func DecodeHistory(data []byte) (History, error) {
 	return h, h.check()
 }
 
-// Nonce is what the evidence of a history is over: SHA-256(tag ‖ device ‖ at ‖ SHA-256(directive) ‖ SHA-256(check-in) ‖ SHA-256(SHA-256(batch) ‖ …)), in version 1 without the last.
+// Nonce is what the evidence of a history is over: SHA-256(tag ‖ device ‖ at ‖ SHA-256(directive) ‖ SHA-256(check-in) ‖ SHA-256(SHA-256(batch) ‖ …)).
 func (h History) Nonce() [32]byte {
 	directive, checkin := sha256.Sum256(h.Directive), sha256.Sum256(h.Checkin)
 	b := append([]byte("hallmark-carton-history\x00"), byte(len(h.Device)))
@@ -70,13 +67,10 @@ func (h History) Nonce() [32]byte {
 	b = binary.BigEndian.AppendUint64(b, h.At)
 	b = append(b, directive[:]...)
 	b = append(b, checkin[:]...)
-	if h.V > 1 {
-		log := sha256.New()
-		for _, batch := range h.Log {
-			sum := sha256.Sum256(batch)
-			_, _ = log.Write(sum[:]) // a hash takes everything
-		}
-		b = log.Sum(b)
+	log := sha256.New()
+	for _, batch := range h.Log {
+		sum := sha256.Sum256(batch)
+		_, _ = log.Write(sum[:]) // a hash takes everything
 	}
-	return sha256.Sum256(b)
+	return sha256.Sum256(log.Sum(b))
 }
