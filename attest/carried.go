@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -18,14 +19,17 @@ func (s *Service) Signed(ctx context.Context, device string, envelope, nonce []b
 	if err != nil {
 		return wire.Evidence{}, err
 	}
-	e, _, err := s.prepare(ctx, d, envelope)
-	if err != nil {
-		return wire.Evidence{}, err
+	e, _, err := s.over(ctx, d, envelope, nonce)
+	return e, err
+}
+
+// over opens evidence that has to be over a nonce.
+func (s *Service) over(ctx context.Context, d device.Device, envelope, nonce []byte) (wire.Evidence, Expect, error) {
+	e, x, err := s.prepare(ctx, d, envelope)
+	if err == nil && subtle.ConstantTimeCompare(e.Nonce, nonce) != 1 {
+		err = errors.New("its evidence is over something else than what it says")
 	}
-	if subtle.ConstantTimeCompare(e.Nonce, nonce) != 1 {
-		return wire.Evidence{}, errors.New("its evidence is over something else than what it says")
-	}
-	return e, nil
+	return e, x, err
 }
 
 // Carried judges such evidence, which is of the time at, and stores the verdict. The same again is another verdict that says the same.
@@ -34,12 +38,9 @@ func (s *Service) Carried(ctx context.Context, caller access.Caller, device stri
 	if err != nil {
 		return err
 	}
-	e, x, err := s.prepare(ctx, d, envelope)
+	e, x, err := s.over(ctx, d, envelope, nonce)
 	if err != nil {
 		return err
-	}
-	if subtle.ConstantTimeCompare(e.Nonce, nonce) != 1 {
-		return errors.New("attest: evidence over another nonce")
 	}
 	_, err = s.judge(ctx, caller, d, e, x, at)
 	return err
