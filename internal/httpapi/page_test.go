@@ -117,7 +117,7 @@ func (w *world) pages(path string, key func(json.RawMessage) string) (out []stri
 func TestListsComeInPages(t *testing.T) {
 	w := newWorld(t)
 	w.start()
-	w.issue("olga", []access.Role{access.Operator, access.Security})
+	w.issue("olga", []access.Role{access.Operator, access.Security, access.ReleaseManager})
 	for i := range 5 {
 		name := string(rune('a' + i))
 		for path, in := range map[string]any{
