@@ -4000,6 +4000,9 @@ type SupplyDatabase struct {
 	Digest    string `json:"digest"`
 	Ecosystem string `json:"ecosystem"`
 
+	// Most how many there were at most, since it was last said that there are fewer
+	Most int64 `json:"most"`
+
 	// Newest when the newest of them was last modified
 	Newest time.Time `json:"newest"`
 

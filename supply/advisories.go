@@ -63,7 +63,7 @@ func (s *Service) Import(ctx context.Context, caller access.Caller, ecosystem st
 	if err := s.fill(ctx, &d, r); err != nil {
 		return Database{}, err // what it brought is swept
 	}
-	if err := s.check(ctx, d, fewer); err != nil {
+	if err := s.check(ctx, &d, fewer); err != nil {
 		return Database{}, err
 	}
 	sum, err := hex.DecodeString(d.Digest)
@@ -155,8 +155,8 @@ func (r *rationed) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// check refuses a set that knows less than the one that is here.
-func (s *Service) check(ctx context.Context, d Database, fewer bool) error {
+// check refuses a set that knows less than the one that is here, or than one before it: a few less, time after time, come to many.
+func (s *Service) check(ctx context.Context, d *Database, fewer bool) error {
 	if d.Advisories == 0 {
 		return fault.New(fault.Invalid, "advisories.none", "there is no advisory in it: nothing would ever be found", "an ecosystem's file has all of its advisories: all.zip")
 	}
@@ -168,10 +168,12 @@ func (s *Service) check(ctx context.Context, d Database, fewer bool) error {
 		return err
 	}
 	had, ok := dbs[d.Ecosystem]
-	if ok && d.Advisories < had.Advisories-had.Advisories/10 {
-		if err := s.mayBeFewer(ctx, d, had, fewer); err != nil {
+	most := max(had.Most, had.Advisories)
+	if d.Most = max(most, d.Advisories); d.Advisories < most-most/10 {
+		if err := s.mayBeFewer(ctx, *d, most, fewer); err != nil {
 			return err
 		}
+		d.Most = d.Advisories
 	}
 	if ok && d.Newest.Before(had.Newest) {
 		return fault.New(fault.Conflict, "advisories.older", fmt.Sprintf("the newest of these was modified at %s, and that of those that are here at %s", d.Newest.Format(time.RFC3339), had.Newest.Format(time.RFC3339)),
@@ -181,16 +183,16 @@ func (s *Service) check(ctx context.Context, d Database, fewer bool) error {
 }
 
 // mayBeFewer refuses a set that is much smaller, unless somebody has said that it is, and no product's releases are stopped by what is in it.
-func (s *Service) mayBeFewer(ctx context.Context, d, had Database, said bool) error {
+func (s *Service) mayBeFewer(ctx context.Context, d Database, most int, said bool) error {
 	if !said {
-		return fault.New(fault.Conflict, "advisories.fewer", fmt.Sprintf("there are %d advisories in it, and %d are here: a file that was cut looks like that", d.Advisories, had.Advisories),
+		return fault.New(fault.Conflict, "advisories.fewer", fmt.Sprintf("there are %d advisories in it, and there were %d: a file that was cut looks like that", d.Advisories, most),
 			"bring the whole file; if there are so few now, say so: `hallmark advisory import --fewer`")
 	}
 	products, err := s.cfg.Store.Enforcing(ctx)
 	if err != nil || len(products) == 0 {
 		return err
 	}
-	return fault.New(fault.Conflict, "advisories.enforced", fmt.Sprintf("there are %d advisories in it, %d are here, and %s stops releases by them", d.Advisories, had.Advisories, strings.Join(products, ", ")),
+	return fault.New(fault.Conflict, "advisories.enforced", fmt.Sprintf("there are %d advisories in it, there were %d, and %s stops releases by them", d.Advisories, most, strings.Join(products, ", ")),
 		"bring the whole file; if there are so few now, two people have the gate only warn (`hallmark supply set`) until it is here")
 }
 

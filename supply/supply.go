@@ -38,6 +38,7 @@ const (
 type Database struct {
 	Ecosystem  string    `json:"ecosystem"`
 	Advisories int       `json:"advisories"`
+	Most       int       `json:"most" doc:"how many there were at most, since it was last said that there are fewer"`
 	Digest     string    `json:"digest" doc:"SHA-256 of what was imported, hex"`
 	Newest     time.Time `json:"newest" doc:"when the newest of them was last modified"`
 	At         time.Time `json:"at" doc:"when it was imported"`

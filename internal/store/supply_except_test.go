@@ -167,6 +167,38 @@ func TestNobodyBlindsAGateThatEnforces(t *testing.T) {
 	}
 }
 
+// A tenth less, time after time, comes to the same as all at once: it is held against the most that there were, until somebody says that there are fewer.
+func TestAFewLessEachTimeIsMany(t *testing.T) {
+	g := newGated(t, supply.Enforce)
+	bring := func(n int, fewer bool) string {
+		_, err := g.supply.Import(t.Context(), person("sam"), "Go", fewer, strings.NewReader(many(n, g.now)))
+		return codeOf(err)
+	}
+	for _, c := range []struct {
+		n     int
+		fewer bool
+		want  string
+	}{{100, false, ""}, {91, false, ""}, {90, false, ""}, {89, false, "advisories.fewer"}, {89, true, "advisories.enforced"}, {95, false, ""}, {110, false, ""}, {98, false, "advisories.fewer"}} {
+		if got := bring(c.n, c.fewer); got != c.want {
+			t.Errorf("%d, fewer %v: %q, want %q", c.n, c.fewer, got, c.want)
+		}
+	}
+	warn := g.policy
+	warn.Mode = supply.Warn
+	if _, err := g.supply.SetPolicy(t.Context(), together("carol", "dora"), "pump", warn); err != nil {
+		t.Fatal(err)
+	}
+	if got := bring(50, true); got != "" {
+		t.Error(got)
+	}
+	if got := bring(46, false); got != "" {
+		t.Errorf("of what there are by now: %q", got)
+	}
+	if got := bring(44, false); got != "advisories.fewer" {
+		t.Error(got)
+	}
+}
+
 func TestAdvisoriesThatAreOldOrFew(t *testing.T) {
 	s := newStages(t, wire.ModelBlob)
 	r := s.billed("1.0.0", "pkg:golang/acme.example/lib@v1.0.0")
