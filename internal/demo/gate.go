@@ -166,7 +166,7 @@ func (d *demo) lateComer(ctx context.Context) error {
 	}
 	err = d.rollout(ctx, "update-3", vBad, v2, []rollout.Wave{{Soak: 1, Deadline: 60}})
 	if err := d.step(Step{
-		Step: "another rollout of " + vBad, Expected: "refused", OK: client.Code(err) == "rollout.closed", Observed: observed(err, "it began"),
+		Step: "another rollout of " + vBad, Expected: "refused", OK: client.Code(err) == "rollout.release", Observed: observed(err, "it began"),
 	}); err != nil {
 		return err
 	}
