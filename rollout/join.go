@@ -19,8 +19,14 @@ func Joining(r Rollout) string {
 	case r.Phase == Created:
 		text = "devices will join that come to fit"
 	}
+	if r.Spec.Again != nil {
+		text += "; " + r.Spec.Again.Text()
+	}
 	if r.Later.Devices > 0 {
 		text += fmt.Sprintf("; since the waves have passed, %d did: %d good, %d failed", r.Later.Devices, r.Later.Good, r.Later.Failed)
+	}
+	if r.Missing > 0 {
+		text += fmt.Sprintf("; %d did not show yet", r.Missing)
 	}
 	return text
 }
@@ -38,19 +44,27 @@ func (s *Service) join(ctx context.Context, now time.Time, r Rollout, m wire.Rel
 	}
 	for {
 		changed, upTo, err := s.cfg.Store.Stirred(ctx, r.Stir, maxOwed)
+		if err == nil && len(changed) == 0 {
+			err = s.again(ctx, now, r, m)
+		}
 		if err != nil || len(changed) == 0 {
 			s.joined[r.Spec.ID] = now
 			return r, err
 		}
-		members, err := s.joiners(ctx, r, m, changed)
-		if err != nil {
-			return r, err
-		}
 		r.Stir = upTo
-		if err := s.cfg.Store.JoinDevices(ctx, r, members, func(joined []string) (ledger.Fact, error) { return s.joinedFact(ctx, now, r, joined) }); err != nil {
+		if err := s.takeIn(ctx, now, r, m, changed); err != nil {
 			return r, err
 		}
 	}
+}
+
+// takeIn takes those of the devices into the wave under way that fit, and belong into it or one before.
+func (s *Service) takeIn(ctx context.Context, now time.Time, r Rollout, m wire.Release, some []string) error {
+	members, err := s.joiners(ctx, r, m, some)
+	if err != nil {
+		return err
+	}
+	return s.cfg.Store.JoinDevices(ctx, r, members, func(joined []string) (ledger.Fact, error) { return s.joinedFact(ctx, now, r, joined) })
 }
 
 // old reports whether a wave has had the time that its rules give to those who were told first.
@@ -120,7 +134,7 @@ func (s *Service) settle(ctx context.Context, r Rollout) error {
 // nothing when it is not dynamic, as the later release is what the fleet goes to.
 func (s *Service) giveWay(ctx context.Context, now time.Time, r Rollout, open []Rollout) (Rollout, error) {
 	for _, o := range open {
-		if !r.Joins() || o.Phase != Running || !r.Started.Before(o.Started) || !sameSelection(r.Spec, o.Spec) {
+		if !r.Joins() || o.Phase != Running || !r.Started.Before(o.Started) || !o.Spec.covers(r.Spec) {
 			continue
 		}
 		reason := fmt.Sprintf("rollout %s takes over", o.Spec.ID)
@@ -139,6 +153,8 @@ func (s *Service) giveWay(ctx context.Context, now time.Time, r Rollout, open []
 	return r, nil
 }
 
-func sameSelection(a, b Spec) bool {
-	return a.Product == b.Product && a.Selection.Group == b.Selection.Group && a.state() == b.state() && a.Assurance == b.Assurance && len(b.Selection.IDs) == 0
+// covers reports whether a rollout reaches all that another does: one that waits for those who are away is not done by one that does not.
+func (s Spec) covers(o Spec) bool {
+	return s.Product == o.Product && s.Selection.Group == o.Selection.Group && s.state() == o.state() && s.Assurance == o.Assurance && len(s.Selection.IDs) == 0 &&
+		(s.Below == 0 || o.Below > 0 && s.Below >= o.Below) && (s.Again != nil || o.Again == nil)
 }

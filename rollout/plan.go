@@ -110,6 +110,9 @@ func gatesNobody(r Rollout) bool { return r.Wave > 1 && r.Wave == len(r.Waves) }
 func halts(r Rollout, w WaveState, c Counts) (Decision, bool) {
 	d := Decision{Kind: Halt, Counts: c}
 	before := Counts{}
+	if w.Open && r.Spec.Again != nil {
+		c = c.shown()
+	}
 	if w.Open { // it may be of one device: chance alone brings that above any percentage
 		before = r.Later
 	}
@@ -262,10 +265,14 @@ func settle(now time.Time, r Rollout) Rollout {
 		r.Wave++
 		return r
 	}
-	r.Waves[r.Wave-2].Devices += r.Last.Devices
+	last := r.Last
+	if r.Spec.Again != nil {
+		last = last.shown() // the others are counted when they have shown what they do
+	}
+	r.Waves[r.Wave-2].Devices += last.Devices
 	r.Waves[r.Wave-1] = next
 	r.Joined++
-	r.Later = r.Later.plus(r.Last)
+	r.Later = r.Later.plus(last)
 	return r
 }
 

@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -102,8 +103,8 @@ func (s *Service) checkSpec(ctx context.Context, spec Spec) (release.Release, er
 	if spec.Alone && (spec.Stones || spec.Window != nil || spec.Manner != wire.Forced || slices.ContainsFunc(spec.Waves, func(w Wave) bool { return w.Soak > 0 })) {
 		return release.Release{}, bad("alone", "devices that no line reaches keep no hours that are kept here, ask nobody who is not there, show nothing after a soak, and have one release brought", "give no window, no manner and no stepping stones, and soaks of 0")
 	}
-	if spec.Dynamic && len(spec.Selection.IDs) > 0 {
-		return release.Release{}, bad("dynamic", "devices that are named one by one are not joined by others", "select all, a group or a state")
+	if err := spec.checkJoins(rel.Manifest.Counter); err != nil {
+		return release.Release{}, err
 	}
 	if err := checkWaves(spec.Waves); err != nil {
 		return release.Release{}, err
@@ -297,7 +298,7 @@ func (s *Service) fitting(ctx context.Context, spec Spec, m wire.Release) func(C
 		if err != nil {
 			return f, err
 		}
-		if f.kind, f.why = "counter", outrun(c, runs, m); f.why != "" {
+		if f.kind, f.why = "counter", cmp.Or(outrun(c, runs, m), spec.spared(runs)); f.why != "" {
 			return f, nil
 		}
 		if direct(c, m) {

@@ -61,6 +61,12 @@ type Spec struct {
 	Alone     bool      `json:"alone,omitempty"`    // for devices that no line reaches: it may be carried to them, and no verifier is asked before they keep it
 	Reason    string    `json:"reason,omitempty"`
 
+	// Below leaves out devices that run a release with this security counter or a higher one. Who runs what nobody here knows is not left out by it.
+	Below uint32 `json:"below_counter,omitempty" doc:"only devices that run a release with a lower security counter, or one that is not known here"`
+
+	// Again has who did not show in time told once more when it is heard of: of a dynamic rollout, when its waves have passed. Nobody's absence halts it from then on.
+	Again *Again `json:"again,omitempty"`
+
 	// Stones has devices that run what the release is not installed over taken over the releases between: they are told of one after the other, and
 	// have to be good with each. Without it they are left out.
 	Stones bool `json:"stepping_stones,omitempty"`
@@ -137,11 +143,12 @@ type Rollout struct {
 	Backs   []Tranche   `json:"backs,omitempty"`  // after a halt: who was told to go back
 	Shut    time.Time   `json:"shut,omitzero"`    // of a dynamic one: since when nobody joins any more
 	Joined  int         `json:"joined,omitempty"` // how many waves of those who joined after the last have passed
-	Later   Counts      `json:"later,omitzero"`   // the devices of those, in numbers
-	Stir    int64       `json:"-"`                // the latest change of a device that was looked at for it; Unfollowed: none is
-	Turns   int         `json:"turns,omitempty"`  // rises with each change after which all devices are looked at anew
-	UID     [16]byte    `json:"-"`                // of the latest fact: the cause of what follows
-	Rev     int64       `json:"-"`                // rises with each change
+	Later   Counts      `json:"later,omitzero"`   // the devices of those, in numbers; with Again without those who did not show
+	Missing int         `json:"missing,omitempty" doc:"of one that tells devices again: how many did not show, and are not under way now"`
+	Stir    int64       `json:"-"`               // the latest change of a device that was looked at for it; Unfollowed: none is
+	Turns   int         `json:"turns,omitempty"` // rises with each change after which all devices are looked at anew
+	UID     [16]byte    `json:"-"`               // of the latest fact: the cause of what follows
+	Rev     int64       `json:"-"`               // rises with each change
 }
 
 // WaveState is what became of one wave. Its rules are those of Spec.Waves[Rule].
@@ -306,6 +313,7 @@ type Status struct {
 	Waits     *wire.Waits      `json:"waits,omitempty"`     // an install that it has, and that waits
 	Assurance device.Assurance `json:"assurance,omitempty"` // what its word is worth
 	Zone      string           `json:"zone,omitempty"`      // where it says it is; empty: it does not
+	Again     int              `json:"again,omitempty"`     // how often it was taken once more, as it had not shown in time
 }
 
 // Order is one device's part in one command.
@@ -394,6 +402,9 @@ type Places interface {
 	// JoinDevices is TakeDevices, and keeps r.Stir if the stored Rev is r.Rev; else ErrChanged. fact makes the fact of those that were not in yet, when
 	// there are any.
 	JoinDevices(ctx context.Context, r Rollout, members []Member, fact func(joined []string) (ledger.Fact, error)) error
+	// Missing gives devices, by ID from behind one on, at most limit, that the rollout has let go of as they did not show in time. With heard those alone that were told at told
+	// or before, are heard of since then, and were taken again less often than the rollout does that.
+	Missing(ctx context.Context, r Rollout, heard *Heard, after string, limit int) ([]Status, error)
 	// SettleDevices lets go of the devices of a wave, whatever became of them, and counts them to another wave, or the same. Who is held stays.
 	SettleDevices(ctx context.Context, id string, wave, into int) error
 	// Freed gives at most limit devices that are held, and that no rollout has any more, or one has that is paused and has not told them.
@@ -428,6 +439,12 @@ type Marking struct {
 	Late     string    // the command that it is too late for, and is told no more; empty: none
 	Free     bool      // it is not this rollout's any more
 	At       time.Time // when it was looked at
+}
+
+// Heard narrows who is missing to those that are to be told again.
+type Heard struct {
+	Told  time.Time // the latest that they were told last
+	Since time.Time // they were heard of since
 }
 
 // Releases knows releases; *release.Service is one.

@@ -35,12 +35,13 @@ type Config struct {
 type Service struct {
 	cfg Config
 
-	mu     sync.Mutex           // held by a Tick: two would both see that a command was not issued yet
-	freed  map[string]time.Time // by rollout, when it was looked whether devices that it wants are free; guarded by mu
-	joined map[string]time.Time // by rollout, when it was looked who joins; guarded by mu
-	tidied time.Time            // when it was looked whether rollouts that have ended have devices still; guarded by mu
-	alarms map[string]alarmed   // by rollout; guarded by mu
-	ears   ears
+	mu       sync.Mutex           // held by a Tick: two would both see that a command was not issued yet
+	freed    map[string]time.Time // by rollout, when it was looked whether devices that it wants are free; guarded by mu
+	joined   map[string]time.Time // by rollout, when it was looked who joins; guarded by mu
+	recalled map[string]time.Time // by rollout, when it was looked who is back; guarded by mu
+	tidied   time.Time            // when it was looked whether rollouts that have ended have devices still; guarded by mu
+	alarms   map[string]alarmed   // by rollout; guarded by mu
+	ears     ears
 }
 
 // NewService checks cfg and makes the stage.
@@ -57,7 +58,7 @@ func NewService(cfg Config) (*Service, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Service{cfg: cfg, freed: map[string]time.Time{}, joined: map[string]time.Time{}, alarms: map[string]alarmed{}}, nil
+	return &Service{cfg: cfg, freed: map[string]time.Time{}, joined: map[string]time.Time{}, recalled: map[string]time.Time{}, alarms: map[string]alarmed{}}, nil
 }
 
 // check asks for the right to a rollout: to the group it is limited to, or to the whole product. One that goes before others, or behind them, is not made by
@@ -266,7 +267,7 @@ const maxShown = 1000
 func (s *Service) Get(ctx context.Context, caller access.Caller, id string) (Rollout, []DeviceView, error) {
 	r, err := s.open(ctx, caller, access.RolloutRead, id)
 	if err == nil {
-		r.Last, err = s.now(ctx, r)
+		r, err = s.asOf(ctx, r)
 	}
 	if err != nil || r.Wave == 0 {
 		return r, nil, err
@@ -291,6 +292,9 @@ const (
 	Everyone Which = ""       // all of them
 	Stuck    Which = "stuck"  // those that are not good
 	Bad      Which = "failed" // those that failed; after a halt, those that do not run the release or stay with it
+
+	// Missing are, of a rollout that tells devices again, those of any wave that did not show in time and are not under way.
+	Missing Which = "missing"
 )
 
 func (w Which) marks() []Mark {
@@ -299,7 +303,7 @@ func (w Which) marks() []Mark {
 		return notGood
 	case Bad:
 		return []Mark{Erred, Missed, Settled, Stranded}
-	case Everyone:
+	case Everyone, Missing:
 	}
 	return nil
 }
@@ -310,18 +314,27 @@ func (s *Service) Devices(ctx context.Context, caller access.Caller, id string, 
 	if err != nil || r.Wave == 0 {
 		return nil, err
 	}
+	if which == Missing {
+		return s.missing(ctx, r, after, limit)
+	}
 	return s.views(ctx, r, which.marks(), after, limit)
 }
 
-// now counts the devices of the waves that decisions look at, as they were last looked at. After a halt those that failed stay what halted it, and who is
+// asOf counts the devices of the waves that decisions look at, as they were last looked at. After a halt those that failed stay what halted it, and who is
 // sent back is counted; of what has ended it is all as it was decided.
-func (s *Service) now(ctx context.Context, r Rollout) (Counts, error) {
-	if r.Wave == 0 || !r.Ended.IsZero() {
-		return r.Last, nil
+func (s *Service) asOf(ctx context.Context, r Rollout) (Rollout, error) {
+	if r.Wave == 0 || !r.Ended.IsZero() && r.Spec.Again == nil {
+		return r, nil
 	}
 	t, err := s.cfg.Store.Tally(ctx, r.Spec.ID)
 	if err != nil {
-		return Counts{}, err
+		return r, err
+	}
+	if r.Spec.Again != nil && r.Waves[r.Wave-1].Open {
+		r.Missing = t.Counts(1, r.Wave-1).NoShows
+	}
+	if !r.Ended.IsZero() {
+		return r, nil
 	}
 	now := t.Counts(r.watched())
 	if !r.Halted.IsZero() {
@@ -329,7 +342,8 @@ func (s *Service) now(ctx context.Context, r Rollout) (Counts, error) {
 		now = r.Last
 		now.Returned, now.Stranded, now.Unknown = back.Returned, back.Stranded, back.Unknown
 	}
-	return now, nil
+	r.Last = now
+	return r, nil
 }
 
 // afterHalt says of a device of a halted rollout why it is where it is.
@@ -376,7 +390,7 @@ func (s *Service) Page(ctx context.Context, caller access.Caller, place string, 
 	all, err := s.cfg.Store.Rollouts(ctx, scope, open, after, limit)
 	for i := range all {
 		if err == nil {
-			all[i].Last, err = s.now(ctx, all[i])
+			all[i], err = s.asOf(ctx, all[i])
 		}
 	}
 	return all, err

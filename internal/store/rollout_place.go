@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
@@ -41,7 +42,7 @@ func count(tx *Tx, id string, wave int, k rollout.Mark, n int) error {
 	return err
 }
 
-var placeInsert = rowsInserted("rollout_place (rollout_id, device_id, wave, rank, tranche, previous, open, holder, command, back, mark, stirs, turn, due)", 14)
+var placeInsert = rowsInserted("rollout_place (rollout_id, device_id, wave, rank, tranche, previous, open, holder, command, back, mark, stirs, turn, due, again)", 15)
 
 // TakeDevices implements rollout.Places.
 func (s *Rollouts) TakeDevices(ctx context.Context, r rollout.Rollout, members []rollout.Member) error {
@@ -60,10 +61,28 @@ func devicesOf(members []rollout.Member) []string {
 }
 
 // isClosed holds for the place x of a device that had left before it was told. When it comes back it may be taken anew.
-const (
-	isClosed = ` x.open = 0 AND x.tranche = 0 AND x.mark = 'left'`
-	letGo    = "let go"
-)
+const isClosed = ` x.open = 0 AND x.tranche = 0 AND x.mark = 'left'`
+
+// isMissing holds for the place x of a device that did not show in time, and that the rollout has let go of.
+const isMissing = ` x.open = 0 AND x.mark = 'no-show'`
+
+// timesOf is how often the rollout takes a device again.
+func timesOf(r rollout.Rollout) int {
+	if r.Spec.Again == nil {
+		return 0
+	}
+	return r.Spec.Again.Times
+}
+
+// Missing implements rollout.Places.
+func (s *Rollouts) Missing(ctx context.Context, r rollout.Rollout, heard *rollout.Heard, after string, limit int) ([]rollout.Status, error) {
+	query, args := placeColumns+` WHERE x.rollout_id = $1 AND x.device_id > $2 AND`+isMissing, []any{r.Spec.ID, after, atMost(limit)}
+	if heard != nil {
+		query += ` AND x.told <= $4 AND d.last_seen >= $5 AND x.again < $6`
+		args = append(args, Millis(heard.Told), Millis(heard.Since), timesOf(r))
+	}
+	return collect(ctx, s.db, scanStatus, query+` ORDER BY x.device_id LIMIT $3`, args...)
+}
 
 // forget takes out the places that devices had left.
 func forget(tx *Tx, id, list string, tally rollout.Tally) error {
@@ -85,12 +104,15 @@ func forget(tx *Tx, id, list string, tally rollout.Tally) error {
 
 // take gives those of the members that were not in yet, and are now. Here as below a list comes first, and what is asked of each of its devices is looked
 // up: the other way about, each of all devices that the rollout has would be held against the whole list.
+//
+// What is kept of one that has a place is how often it was taken again: empty where it is in already, and stays as it is.
 func take(tx *Tx, r rollout.Rollout, members []rollout.Member) (taken []string, err error) {
 	list, err := listOf(devicesOf(members))
 	if err != nil {
 		return nil, err
 	}
-	in, err := pairs(tx, `SELECT x.device_id, CASE WHEN`+isClosed+` THEN '`+letGo+`' ELSE '' END FROM list($2) AS l CROSS JOIN rollout_place x WHERE x.rollout_id = $1 AND x.device_id = l.value`, r.Spec.ID, list)
+	in, err := pairs(tx, `SELECT x.device_id, CASE WHEN`+isClosed+` THEN CAST(x.again AS TEXT) WHEN`+isMissing+` AND x.again < $3 THEN CAST(x.again + 1 AS TEXT) ELSE '' END
+		FROM list($2) AS l CROSS JOIN rollout_place x WHERE x.rollout_id = $1 AND x.device_id = l.value`, r.Spec.ID, list, timesOf(r))
 	if err != nil {
 		return nil, err
 	}
@@ -99,9 +121,9 @@ func take(tx *Tx, r rollout.Rollout, members []rollout.Member) (taken []string, 
 		return nil, err
 	}
 	rows := slices.DeleteFunc(slices.Clone(members), func(m rollout.Member) bool {
-		place, known := in[m.Device]
+		again, known := in[m.Device]
 		_, is := there[m.Device]
-		return known && place != letGo || !is
+		return known && again == "" || !is
 	})
 	if list, err = listOf(devicesOf(rows)); err != nil {
 		return nil, err
@@ -116,7 +138,7 @@ func take(tx *Tx, r rollout.Rollout, members []rollout.Member) (taken []string, 
 	}
 	for n, query := 0, ""; len(rows) > 0; rows = rows[n:] {
 		n, query = placeInsert.next(len(rows))
-		args := make([]any, 0, 14*n)
+		args := make([]any, 0, 15*n)
 		for _, m := range rows[:n] {
 			mark, holder := rollout.Queued, holders[m.Device]
 			if holder != "" {
@@ -124,7 +146,13 @@ func take(tx *Tx, r rollout.Rollout, members []rollout.Member) (taken []string, 
 			}
 			tally.Add(m.Wave, mark, 1)
 			taken = append(taken, m.Device)
-			args = append(args, r.Spec.ID, m.Device, m.Wave, m.Rank, 0, notNil(m.Previous), boolOf(holder == ""), holder, "", "", string(mark), 0, r.Turns, int64(never))
+			again := 0
+			if kept := in[m.Device]; kept != "" {
+				if again, err = strconv.Atoi(kept); err != nil {
+					return nil, err
+				}
+			}
+			args = append(args, r.Spec.ID, m.Device, m.Wave, m.Rank, 0, notNil(m.Previous), boolOf(holder == ""), holder, "", "", string(mark), 0, r.Turns, int64(never), again)
 		}
 		if _, err := tx.Exec(query, args...); err != nil {
 			return nil, err
@@ -366,11 +394,11 @@ func told(tx *Tx, r rollout.Rollout, wave int, list string, due time.Time) error
 		return err
 	}
 	tranches := r.Waves[wave-1].Tranches
-	res, err := tx.Exec(`UPDATE rollout_place SET tranche = $1, command = $2, mark = $3, turn = $4, due = $5, stirs = stirs + 1,
+	res, err := tx.Exec(`UPDATE rollout_place SET tranche = $1, command = $2, mark = $3, turn = $4, due = $5, told = $10, stirs = stirs + 1,
 		previous = coalesce((SELECT d.release FROM device d WHERE d.id = rollout_place.device_id AND d.release <> $9), previous)
 		WHERE rollout_id = $6 AND device_id IN (SELECT l.value FROM list($7) AS l CROSS JOIN device d CROSS JOIN rollout o WHERE d.id = l.value AND o.id = $6 AND`+isThere+`)
 		AND mark = $8 AND open = 1`,
-		len(tranches), tranches[len(tranches)-1].Command, string(rollout.Awaited), r.Turns, Millis(due), r.Spec.ID, list, string(rollout.Queued), notNil(r.Brings(tranches[len(tranches)-1])))
+		len(tranches), tranches[len(tranches)-1].Command, string(rollout.Awaited), r.Turns, Millis(due), r.Spec.ID, list, string(rollout.Queued), notNil(r.Brings(tranches[len(tranches)-1])), Millis(tranches[len(tranches)-1].At))
 	if err != nil {
 		return err
 	}
@@ -454,7 +482,7 @@ func (s *Rollouts) PutMarks(ctx context.Context, id string, marks []rollout.Mark
 }
 
 // placeColumns read a device of a rollout, with its part in the commands that it was told by.
-const placeColumns = `SELECT x.device_id, x.wave, x.tranche, x.mark, x.holder, x.stirs, x.previous, CASE WHEN` + isThere + ` THEN 0 ELSE 1 END, CASE WHEN` + isClosed + ` THEN 1 ELSE 0 END, d.state, d.assurance, d.doc, d.last_seen, v.doc,
+const placeColumns = `SELECT x.device_id, x.wave, x.tranche, x.mark, x.holder, x.stirs, x.previous, CASE WHEN` + isThere + ` THEN 0 ELSE 1 END, CASE WHEN` + isClosed + ` THEN 1 ELSE 0 END, x.again, d.state, d.assurance, d.doc, d.last_seen, v.doc,
 	x.command, coalesce(ci.issued, 0), coalesce(ci.expires, 0), coalesce(i.state, ''), coalesce(i.code, ''), coalesce(i.attempts, 0), coalesce(i.at, 0),
 	x.back, coalesce(cb.issued, 0), coalesce(cb.expires, 0), coalesce(b.state, ''), coalesce(b.attempts, 0), coalesce(b.at, 0)
 	FROM rollout_place x JOIN device d ON d.id = x.device_id JOIN rollout o ON o.id = x.rollout_id
@@ -500,7 +528,7 @@ func scanStatus(row scanner) (rollout.Status, error) {
 	var verdict sql.NullString
 	var times [6]int64
 	var strayed, closed int64
-	if err := row.Scan(&s.Device, &s.Wave, &s.Tranche, &s.Mark, &s.Holder, &s.Stirs, &s.Previous, &strayed, &closed, &s.State, &s.Assurance, &doc, &seen, &verdict,
+	if err := row.Scan(&s.Device, &s.Wave, &s.Tranche, &s.Mark, &s.Holder, &s.Stirs, &s.Previous, &strayed, &closed, &s.Again, &s.State, &s.Assurance, &doc, &seen, &verdict,
 		&s.Install.Command, &times[0], &times[1], &s.Install.Standing, &s.Install.Code, &s.Install.Attempts, &times[2],
 		&s.Back.Command, &times[3], &times[4], &s.Back.Standing, &s.Back.Attempts, &times[5]); err != nil {
 		return s, err

@@ -1,0 +1,132 @@
+package rollout
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// Again says when a device that did not show in time is told once more.
+type Again struct {
+	After Seconds `json:"after_s" doc:"how long after it was told last, at the soonest; then when it is heard of"`
+	Times int     `json:"times" doc:"how often at most"`
+}
+
+// The bounds of Again.
+const (
+	MinAgain = time.Minute
+	MaxAgain = 1000 // times
+)
+
+// checkJoins looks at what the spec says of who joins a rollout of a release with a security counter.
+func (s Spec) checkJoins(counter uint32) error {
+	switch a := s.Again; {
+	case s.Dynamic && len(s.Selection.IDs) > 0:
+		return bad("dynamic", "devices that are named one by one are not joined by others", "select all, a group or a state")
+	case s.Below > counter:
+		return bad("below", fmt.Sprintf("devices below security counter %d would be brought to %d, and be below it still", s.Below, counter),
+			fmt.Sprintf("give at most %d, or a release with a higher counter", counter))
+	case a == nil:
+	case !s.Dynamic:
+		return bad("again", "only a dynamic rollout goes on when its waves have passed, and tells devices again", "make it dynamic, or leave it out")
+	case a.After.D() < MinAgain || a.Times < 1 || a.Times > MaxAgain:
+		return bad("again", fmt.Sprintf("%s after, %d times", a.After.Text(), a.Times), fmt.Sprintf("give %s or more, and 1 to %d times", Seconds(MinAgain/time.Second).Text(), MaxAgain))
+	}
+	return nil
+}
+
+// Text says it as people do.
+func (a *Again) Text() string {
+	return fmt.Sprintf("who does not show in time is told again when it is heard of, %s after it was told at the soonest, %d times at most", a.After.Text(), a.Times)
+}
+
+// againEvery is how often it is looked who is back of those that did not show: they may be many, and few are back at a time.
+const againEvery = 10 * time.Second
+
+// again takes those into the wave under way that did not show in time, and that are heard of again.
+func (s *Service) again(ctx context.Context, now time.Time, r Rollout, m wire.Release) error {
+	a := r.Spec.Again
+	if a == nil || !r.Waves[r.Wave-1].Open || now.Sub(s.recalled[r.Spec.ID]) < againEvery {
+		return nil
+	}
+	back := Heard{Told: now.Add(-a.After.D()), Since: now.Add(-s.moment(now).contact(r.Spec.Waves[r.Waves[r.Wave-1].Rule]))}
+	for after := ""; ; {
+		some, err := s.cfg.Store.Missing(ctx, r, &back, after, maxOwed)
+		if err == nil && len(some) > 0 {
+			err = errors.Join(s.cameByItself(ctx, now, r, m, some), s.takeIn(ctx, now, r, m, names(some)))
+		}
+		if err != nil || len(some) < maxOwed {
+			s.recalled[r.Spec.ID] = now
+			return err
+		}
+		after = some[len(some)-1].Device
+	}
+}
+
+// cameByItself marks those that are not to be told again: they run the release by now, and have proven it, or a later one.
+func (s *Service) cameByItself(ctx context.Context, now time.Time, r Rollout, m wire.Release, some []Status) error {
+	var marks []Marking
+	known := s.manifests(ctx)
+	for _, st := range some {
+		runs, err := known(st.Running)
+		if err != nil {
+			return err
+		}
+		mark := Mark("")
+		switch {
+		case st.Trial:
+		case bytes.Equal(st.Running, r.Spec.Release) && st.Health == Healthy && byWord(st):
+			mark = Worded
+		case bytes.Equal(st.Running, r.Spec.Release) && st.Health == Healthy && wire.Acceptable(st.Verdict) && bytes.Equal(st.Proven, r.Spec.Release):
+			mark = Well
+		case runs != nil && newer(runs.Version, m.Version):
+			mark = Gone
+		}
+		if mark != "" {
+			marks = append(marks, Marking{Device: st.Device, Stirs: st.Stirs, Was: st.Mark, Now: mark, Turn: r.Turns, At: now})
+		}
+	}
+	return s.cfg.Store.PutMarks(ctx, r.Spec.ID, marks)
+}
+
+// shown is c without those that did not show.
+func (c Counts) shown() Counts {
+	c.Devices, c.Failed, c.NoShows = c.Devices-c.NoShows, c.Failed-c.NoShows, 0
+	return c
+}
+
+// spared says why a device is left out that runs what is not below the rollout's security counter; empty when it is below, or nobody here knows.
+func (s Spec) spared(runs *wire.Release) string {
+	if s.Below > 0 && runs != nil && runs.Counter >= s.Below {
+		return fmt.Sprintf("runs %s with security counter %d, and the rollout is for devices below %d", runs.ID, runs.Counter, s.Below)
+	}
+	return ""
+}
+
+// missing gives who did not show in time, and is not under way.
+func (s *Service) missing(ctx context.Context, r Rollout, after string, limit int) ([]DeviceView, error) {
+	if r.Spec.Again == nil {
+		return nil, nil
+	}
+	some, err := s.cfg.Store.Missing(ctx, r, nil, after, limit)
+	out := make([]DeviceView, len(some))
+	for i, st := range some {
+		out[i] = DeviceView{Status: st, Class: st.Mark.Class(), Why: r.awaited(st)}
+	}
+	return out, err
+}
+
+// awaited says in words what is known of a device that is missing.
+func (r Rollout) awaited(st Status) string {
+	switch {
+	case !r.Joins():
+		return "did not show in time, and is told no more: nobody joins"
+	case st.Again >= r.Spec.Again.Times:
+		return fmt.Sprintf("did not show in time, and was told again %d times: it is told no more", st.Again)
+	}
+	return "did not show in time; it is told again when it is heard of"
+}
