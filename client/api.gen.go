@@ -3601,14 +3601,17 @@ type RolesRequest struct {
 
 // Rollout defines model for Rollout.
 type Rollout struct {
-	Backs   []RolloutTranche   `json:"backs,omitempty"`
-	By      string             `json:"by"`
-	Created time.Time          `json:"created"`
-	Ended   *time.Time         `json:"ended,omitempty"`
-	Halted  *time.Time         `json:"halted,omitempty"`
-	Joined  *int64             `json:"joined,omitempty"`
-	Last    RolloutCounts      `json:"last"`
-	Later   *RolloutCounts     `json:"later,omitempty"`
+	Backs   []RolloutTranche `json:"backs,omitempty"`
+	By      string           `json:"by"`
+	Created time.Time        `json:"created"`
+	Ended   *time.Time       `json:"ended,omitempty"`
+	Halted  *time.Time       `json:"halted,omitempty"`
+	Joined  *int64           `json:"joined,omitempty"`
+	Last    RolloutCounts    `json:"last"`
+	Later   *RolloutCounts   `json:"later,omitempty"`
+
+	// Missing of one that tells devices again: how many did not show, and are not under way now
+	Missing *int64             `json:"missing,omitempty"`
 	Phase   string             `json:"phase"`
 	Reason  *string            `json:"reason,omitempty"`
 	Shut    *time.Time         `json:"shut,omitempty"`
@@ -3617,6 +3620,15 @@ type Rollout struct {
 	Turns   *int64             `json:"turns,omitempty"`
 	Wave    int64              `json:"wave"`
 	Waves   []RolloutWaveState `json:"waves,omitempty"`
+}
+
+// RolloutAgain defines model for RolloutAgain.
+type RolloutAgain struct {
+	// AfterS how long after it was told last, at the soonest; then when it is heard of
+	AfterS int32 `json:"after_s"`
+
+	// Times how often at most
+	Times int64 `json:"times"`
 }
 
 // RolloutBandwidth defines model for RolloutBandwidth.
@@ -3655,6 +3667,7 @@ type RolloutDetour struct {
 
 // RolloutDeviceView defines model for RolloutDeviceView.
 type RolloutDeviceView struct {
+	Again     *int64        `json:"again,omitempty"`
 	Assurance *string       `json:"assurance,omitempty"`
 	Back      *RolloutOrder `json:"back,omitempty"`
 	Class     string        `json:"class"`
@@ -3762,11 +3775,15 @@ type RolloutSelection struct {
 
 // RolloutSpec defines model for RolloutSpec.
 type RolloutSpec struct {
+	Again     *RolloutAgain     `json:"again,omitempty"`
 	Alone     *bool             `json:"alone,omitempty"`
 	Assurance *string           `json:"assurance,omitempty"`
 	Bandwidth *RolloutBandwidth `json:"bandwidth,omitempty"`
-	Canaries  []string          `json:"canaries,omitempty"`
-	Dynamic   *bool             `json:"dynamic,omitempty"`
+
+	// BelowCounter only devices that run a release with a lower security counter, or one that is not known here
+	BelowCounter *int32   `json:"below_counter,omitempty"`
+	Canaries     []string `json:"canaries,omitempty"`
+	Dynamic      *bool    `json:"dynamic,omitempty"`
 
 	// GraceS of soft: how long a device may put it off
 	GraceS *int32 `json:"grace_s,omitempty"`
@@ -6349,6 +6366,9 @@ type ListRolloutDevicesParams struct {
 
 	// Failed only those that failed; after a halt, those that do not run the release or stay with it
 	Failed *bool `form:"failed,omitempty" json:"failed,omitempty"`
+
+	// Missing of one that tells devices again: those of any wave that did not show in time, and are not under way now
+	Missing *bool `form:"missing,omitempty" json:"missing,omitempty"`
 
 	// After 'next' of the page before; its form may change
 	After *string `form:"after,omitempty" json:"after,omitempty"`
@@ -28927,6 +28947,18 @@ func NewListRolloutDevicesRequest(server string, id string, params *ListRolloutD
 		if params.Failed != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "failed", *params.Failed, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Missing != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "missing", *params.Missing, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {

@@ -19,7 +19,7 @@ func Joining(r Rollout) string {
 	case r.Phase == Created:
 		text = "devices will join that come to fit"
 	}
-	if r.Spec.Again != nil {
+	if r.Spec.Again != nil && (r.Joins() || r.Phase == Created) {
 		text += "; " + r.Spec.Again.Text()
 	}
 	if r.Later.Devices > 0 {

@@ -54,9 +54,18 @@ func (a *api) listRollouts() *cobra.Command {
 }
 
 func (a *api) showRollout() *cobra.Command {
-	return a.verb(cobra.Command{
-		Use: "show ROLLOUT", Short: "Show a rollout, and each device of its current wave with the reason", Args: cobra.ExactArgs(1), Example: "  hallmark rollout show pump-1.1.0",
+	var missing bool
+	c := a.verb(cobra.Command{
+		Use: "show ROLLOUT", Short: "Show a rollout, and each device of its current wave with the reason", Args: cobra.ExactArgs(1),
+		Example: "  hallmark rollout show pump-1.1.0\n  hallmark rollout show fix-pump-1.1.0 --missing",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		if missing {
+			some, err := cl.MissingDevices(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return a.show(func(w io.Writer) error { return rolloutDevices(w, some) })
+		}
 		r, err := cl.Rollout(ctx, args[0])
 		if err != nil {
 			return err
@@ -66,13 +75,19 @@ func (a *api) showRollout() *cobra.Command {
 				return err
 			}
 			fmt.Fprintln(w)
-			all := make([][]string, len(r.Devices))
-			for i, d := range r.Devices {
-				all[i] = []string{d.Device, string(d.Mark), string(d.State), or(string(d.Health)), or(d.Verdict), when(d.Seen), d.Why}
-			}
-			return table(w, "DEVICE GATE STATE HEALTH EVIDENCE SEEN WHY", all)
+			return rolloutDevices(w, r.Devices)
 		})
 	})
+	c.Flags().BoolVar(&missing, "missing", false, "of one that tells devices again: only those that did not show in time, and are not under way now")
+	return c
+}
+
+func rolloutDevices(w io.Writer, some []rollout.DeviceView) error {
+	all := make([][]string, len(some))
+	for i, d := range some {
+		all[i] = []string{d.Device, string(d.Mark), string(d.State), or(string(d.Health)), or(d.Verdict), when(d.Seen), d.Why}
+	}
+	return table(w, "DEVICE GATE STATE HEALTH EVIDENCE SEEN WHY", all)
 }
 
 func rolloutSheet(w io.Writer, r rollout.Rollout) error {
@@ -114,6 +129,9 @@ func rolloutSheet(w io.Writer, r rollout.Rollout) error {
 	if r.Spec.Dynamic {
 		pairs = append(pairs, "dynamic", rollout.Joining(r))
 	}
+	if r.Spec.Below > 0 {
+		pairs = append(pairs, "for", fmt.Sprintf("devices that run a release with a security counter below %d", r.Spec.Below))
+	}
 	if r.Spec.Stones {
 		pairs = append(pairs, "stepping stones", rollout.OverStones(r))
 	}
@@ -150,6 +168,8 @@ type plan struct {
 	tranche        int
 	perHour        int
 	bandwidth      rollout.Bandwidth
+	again          time.Duration
+	times          int
 }
 
 func (p *plan) flags(c *cobra.Command) *cobra.Command {
@@ -170,6 +190,8 @@ func (p *plan) flags(c *cobra.Command) *cobra.Command {
 	f.StringVar(&p.manner, "manner", "forced", "what has to be before a device takes it: forced (nothing), soft (it is not busy, or --grace is over) or consent (somebody beside it agreed)")
 	f.DurationVar(&p.grace, "grace", 24*time.Hour, "of --manner soft: how long a device that is busy may put it off")
 	f.BoolVar(&p.spec.Dynamic, "dynamic", false, "devices that come to fit later join, until it is shut or a later rollout of the same selection starts")
+	f.Uint32Var(&p.spec.Below, "below", 0, "only devices that run a release with a lower security counter, or one that is not known here")
+	p.recall(f, 0)
 	f.BoolVar(&p.spec.Stones, "stepping-stones", false, "take devices that run what the release is not installed over (--over) over the releases between, one after the other; without it they are left out")
 	f.BoolVar(&p.spec.Alone, "alone", false, "for devices that no line reaches: it may be carried to them, see hallmark release export --carton, and they keep it without being asked for evidence first. Its waves have no soak, and no contact is missed before the deadline")
 	f.StringVar(&p.spec.Reason, "reason", "", "why")
@@ -177,6 +199,12 @@ func (p *plan) flags(c *cobra.Command) *cobra.Command {
 	c.MarkFlagsMutuallyExclusive("all", "state", "device")
 	c.MarkFlagsMutuallyExclusive("dynamic", "device")
 	return need(c, "product", "release")
+}
+
+// recall are the flags of what is told again.
+func (p *plan) recall(f *pflag.FlagSet, after time.Duration) {
+	f.DurationVar(&p.again, "again", after, "of one that devices join: who does not show in time is told again when it is heard of, this long after it was told last at the soonest; 0: nobody is")
+	f.IntVar(&p.times, "again-times", 10, "of --again: how often at most")
 }
 
 // pace are the flags of the waves.
@@ -230,6 +258,9 @@ func (p *plan) resolve(ctx context.Context, cl *client.Client) (err error) {
 	default:
 		return usagef("--manner %q: want forced, soft or consent", p.manner)
 	}
+	if err := p.recalls(); err != nil {
+		return err
+	}
 	if p.spec.Release, _, err = digestOf(ctx, cl, p.release); err != nil {
 		return err
 	}
@@ -237,6 +268,18 @@ func (p *plan) resolve(ctx context.Context, cl *client.Client) (err error) {
 		p.spec.Rollback, _, err = digestOf(ctx, cl, p.back)
 	}
 	return err
+}
+
+func (p *plan) recalls() error {
+	if p.again == 0 {
+		return nil
+	}
+	after, ok := seconds(p.again.String())
+	if !ok {
+		return usagef("--again %s: want a duration such as 24h, in whole seconds", p.again)
+	}
+	p.spec.Again = &rollout.Again{After: after, Times: p.times}
+	return nil
 }
 
 // wave reads N, N% or rest, and what follows after commas.

@@ -101,6 +101,11 @@ func (c *Client) Rollouts(ctx context.Context, productID string) ([]rollout.Roll
 	return list[rollout.Rollout](ctx, c, "/rollouts"+query("product", productID))
 }
 
+// MissingDevices lists those that a rollout which tells devices again has told, and that did not show.
+func (c *Client) MissingDevices(ctx context.Context, id string) ([]rollout.DeviceView, error) {
+	return list[rollout.DeviceView](ctx, c, "/rollouts/"+url.PathEscape(id)+"/devices?missing=true")
+}
+
 // ControlRollout does one of pause, resume, shut, halt and abort.
 func (c *Client) ControlRollout(ctx context.Context, id, verb, reason string) (rollout.Rollout, error) {
 	return post[rollout.Rollout](ctx, c, "/rollouts/"+url.PathEscape(id)+"/"+url.PathEscape(verb), httpapi.Reason{Reason: reason})

@@ -240,6 +240,9 @@ func planText(r rollout.Rollout) string {
 		}
 	}
 	text := strings.Join(parts, ", then ")
+	if r.Spec.Below > 0 {
+		text += fmt.Sprintf(", of those below security counter %d", r.Spec.Below)
+	}
 	if r.Spec.Dynamic {
 		text += "; and who comes to fit later"
 	}
@@ -451,7 +454,11 @@ func gate(p releasePageData) []step {
 	out = append(out, approved, published, rolled)
 	switch r.Status { //nolint:exhaustive // the others go on
 	case release.Withdrawn:
-		out = append(out, step{Name: "Withdrawn", Text: r.Reason, Tone: "bad"})
+		name := "Withdrawn"
+		if !r.Closed.IsZero() {
+			name = "Closed"
+		}
+		out = append(out, step{Name: name, Text: r.Reason, Tone: "bad", At: r.Closed})
 	case release.Refused:
 		out = append(out, step{Name: "Refused", Text: r.Reason, Tone: "bad"})
 	}

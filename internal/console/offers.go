@@ -168,6 +168,44 @@ func (v view) rollOut(r release.Release) []action {
 	}}
 }
 
+// bringFix makes a rollout of what mends a release that is closed, for whoever runs that, whenever it comes. all are releases of the product.
+func (v view) bringFix(r release.Release, all []release.Release) []action {
+	if r.Closed.IsZero() || !v.may(access.RolloutCreate, access.Resource{Type: "rollout", Product: r.Manifest.Product}) {
+		return nil
+	}
+	var fixes []option
+	for _, f := range all {
+		if f.Status == release.Published && f.Manifest.Counter >= r.Install() {
+			fixes = append(fixes, option{body(f.Digest[:]), f.Manifest.Version})
+		}
+	}
+	if len(fixes) == 0 {
+		return nil
+	}
+	day := rollout.Seconds(86400)
+	waves := func(soak rollout.Seconds) string {
+		wave := rollout.Wave{Soak: soak, Deadline: day, MaxErrorsRate: 2, MaxNoShowsRate: 99}
+		first, tenth := wave, wave
+		first.Size, tenth.Percent = 1, 10
+		return body([]rollout.Wave{first, tenth, wave})
+	}
+	plans := []option{{waves(3600), "one device, a tenth, the rest; an hour each"}, {waves(day), "one device, a tenth, the rest; a day each"}}
+	return []action{{
+		Label: "Bring what mends it", Title: "Prepare a rollout for devices that run " + r.Manifest.Version, Path: "/api/v1/rollouts",
+		Explain: "It takes the devices that run this release, or what is closed with it, through its waves, and then waits: whoever comes back later is told as soon as it is heard of, " +
+			"again each day that it shows itself, ten times at most. Nothing is sent before it is started. It ends when it is shut.",
+		Body: body(map[string]any{
+			"product": r.Manifest.Product, "selection": map[string]any{"all": true}, "dynamic": true, "below_counter": r.Install(),
+			"again": rollout.Again{After: day, Times: 10},
+		}),
+		Fields: []field{
+			{Name: "id", Label: "Its name", Kind: "text", Value: "fix-" + r.Manifest.ID},
+			{Name: "release", Label: "What mends it", Kind: "json", Options: fixes, Value: fixes[0].Value},
+			{Name: "waves", Label: "How fast", Kind: "json", Options: plans, Value: plans[0].Value},
+		}, Field: "reason",
+	}}
+}
+
 // keepQuery keeps the query of the page, or forgets it when it is one of the caller's own.
 func keepQuery(q fleet.Query, own []fleet.Saved) []action {
 	at := devicesURL(q, "")

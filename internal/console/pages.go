@@ -299,10 +299,19 @@ func (h *handler) release(w http.ResponseWriter, r *http.Request, caller access.
 		if slices.Equal(o.Spec.Release, raw) {
 			p.Rollouts = append(p.Rollouts, o)
 		}
+		if o.Spec.Again != nil && o.Spec.Below > p.Release.Manifest.Counter && !p.Release.Closed.IsZero() {
+			p.Mending = append(p.Mending, o)
+		}
+	}
+	var fixes []release.Release
+	if !p.Release.Closed.IsZero() {
+		if fixes, err = h.cfg.Stages.Releases.List(ctx, caller, productID); unlessDenied(err) != nil {
+			return err
+		}
 	}
 	v := h.view(r, caller, "Releases", "release. rollout.", hexOf(raw), p.Release.Manifest.ID)
 	v.Subjects = "" // rollouts of it have names of their own
-	p.Actions = append(append(v.rollOut(p.Release), v.orderOfRelease(p.Release, time.Now())...), v.releaseActions(p.Release, missing(p.Release, p.Bundle))...)
+	p.Actions = append(append(slices.Concat(v.rollOut(p.Release), v.bringFix(p.Release, fixes)), v.orderOfRelease(p.Release, time.Now())...), v.releaseActions(p.Release, missing(p.Release, p.Bundle))...)
 	h.render(w, r, http.StatusOK, releasePage(v, p))
 	return nil
 }

@@ -16,7 +16,7 @@ func whichOf(r *http.Request, o rollout.Rollout) rollout.Which {
 	switch list := r.URL.Query().Get("list"); {
 	case list == everyone:
 		return rollout.Everyone
-	case list == string(rollout.Bad) || list == string(rollout.Stuck):
+	case list == string(rollout.Bad) || list == string(rollout.Stuck) || list == string(rollout.Missing):
 		return rollout.Which(list)
 	case o.Last.Failed > 0:
 		return rollout.Bad
@@ -34,8 +34,12 @@ func listed(w rollout.Which) string {
 }
 
 // deviceLists are the lists of a rollout's devices, as they are called to people.
-func deviceLists() []option {
-	return []option{{string(rollout.Bad), "Failed"}, {string(rollout.Stuck), "Not good"}, {everyone, "All"}}
+func deviceLists(r rollout.Rollout) []option {
+	lists := []option{{string(rollout.Bad), "Failed"}, {string(rollout.Stuck), "Not good"}, {everyone, "All"}}
+	if r.Spec.Again != nil {
+		lists = append(lists, option{string(rollout.Missing), "Missing"})
+	}
+	return lists
 }
 
 // none says that a list of devices is empty.
@@ -45,6 +49,8 @@ func none(w rollout.Which) string {
 		return "None has failed."
 	case rollout.Stuck:
 		return "All of them are good."
+	case rollout.Missing:
+		return "Whoever was told has shown what it runs, or is under way."
 	case rollout.Everyone:
 	}
 	return "No device is in this wave."

@@ -52,8 +52,9 @@ func (a *api) registerRollouts(h huma.API) {
 	huma.Register(h, op("list-rollout-devices", http.MethodGet, "/rollouts/{id}/devices", "List the devices of a rollout's current wave, by ID, with the reason"),
 		func(ctx context.Context, in *struct {
 			ByID
-			Stuck  bool `query:"stuck" doc:"only those that are not good"`
-			Failed bool `query:"failed" doc:"only those that failed; after a halt, those that do not run the release or stay with it"`
+			Stuck   bool `query:"stuck" doc:"only those that are not good"`
+			Failed  bool `query:"failed" doc:"only those that failed; after a halt, those that do not run the release or stay with it"`
+			Missing bool `query:"missing" doc:"of one that tells devices again: those of any wave that did not show in time, and are not under way now"`
 			Paging
 		},
 		) (*body[Page[rollout.DeviceView]], error) {
@@ -63,6 +64,9 @@ func (a *api) registerRollouts(h huma.API) {
 			}
 			if in.Failed {
 				which = rollout.Bad
+			}
+			if in.Missing {
+				which = rollout.Missing
 			}
 			return paged(a, ctx, in.Paging, id, func(after string, limit int) ([]rollout.DeviceView, error) {
 				return a.Rollout.Devices(ctx, callerOf(ctx), in.ID, which, after, limit)
