@@ -42,8 +42,12 @@ func (s *Service) deliver(ctx context.Context, d Device, in wire.Checkin, now ti
 	}
 	key, ok := s.authority(held.Wire)
 	blind := !ok
+	told := len(list)
 	if list, err = s.mendedFirst(ctx, d, in, list, now); err != nil {
 		return t, err
+	}
+	if len(list) < told {
+		t.opens = now.Add(s.cfg.Poll) // it may be told what was held back at its next poll
 	}
 	waits := false
 	for _, c := range list {
@@ -90,7 +94,7 @@ func (s *Service) deliver(ctx context.Context, d Device, in wire.Checkin, now ti
 }
 
 // mendedFirst leaves out the trust bundle under which what the device runs would not start again, for as long as it is told of a release that would: a device that took
-// the bundle first would be without anything to start until it has the other. Where nothing mends it that the device is given now, the bundle is what its signers wanted: an order that
+// the bundle first would be without anything to start until it has the other. A device that comes back late is told by a rollout that waited for it, some seconds after it is heard of. Where nothing mends it that the device is given now, the bundle is what its signers wanted: an order that
 // waits for its hours, or for somebody's consent, does not keep it from a device, nor those after it.
 func (s *Service) mendedFirst(ctx context.Context, d Device, in wire.Checkin, list []Command, now time.Time) ([]Command, error) {
 	raises := func(c Command) bool { return c.Wire.Act == wire.ActBundle }
@@ -125,7 +129,20 @@ func (s *Service) mendedFirst(ctx context.Context, d Device, in wire.Checkin, li
 			return slices.DeleteFunc(slices.Clone(list), raises), nil
 		}
 	}
-	return list, nil
+	if s.cfg.Later == nil || now.Sub(d.LastSeen) <= 2*s.cfg.Poll {
+		return list, nil // at its first contact alone: nobody keeps a bundle from a device for longer by what he promises
+	}
+	will, err := s.cfg.Later.WillTell(ctx, d.ID, next.Wire.Floor)
+	if will {
+		list = slices.DeleteFunc(slices.Clone(list), raises)
+	}
+	return list, err
+}
+
+// Later knows what devices will be told that no command tells yet.
+type Later interface {
+	// WillTell reports whether a device, now that it is heard of, is about to be told of a release with this security counter or a higher one.
+	WillTell(ctx context.Context, device string, counter uint32) (bool, error)
 }
 
 // waitsFor reports whether the device has the command, and says itself when it is to be told again.

@@ -32,6 +32,7 @@ type Config struct {
 	Evidence   Evidence   // nil: no history is taken in; so is Journal
 	Journal    Journal    //
 	Wakes      Wakes      // nil: no answer is given from memory
+	Later      Later      // nil: nobody is known to be told of what mends something later
 	Bundles    Bundles
 	Records    Records
 	// Authorities gives the keys of the directive authority, newest first. A device is told by one that its trust bundle names.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -91,6 +92,48 @@ func (s *Service) cameByItself(ctx context.Context, now time.Time, r Rollout, m 
 		}
 	}
 	return s.cfg.Store.PutMarks(ctx, r.Spec.ID, marks)
+}
+
+// WillTell reports whether a device that is heard of is about to be told of a release with this security counter or a higher one, by a rollout that tells devices again: what
+// would leave it without anything to start waits for that.
+func (s *Service) WillTell(ctx context.Context, id string, counter uint32) (bool, error) {
+	open, err := s.cfg.Store.Rollouts(ctx, nil, true, "", 0)
+	if err != nil {
+		return false, err
+	}
+	for _, r := range open {
+		if r.Spec.Again == nil || !r.Joins() || r.Phase != Running {
+			continue
+		}
+		rel, err := s.cfg.Releases.Find(ctx, [32]byte(r.Spec.Release))
+		if err != nil {
+			return false, err
+		}
+		if rel.Status != release.Published || rel.Manifest.Counter < counter {
+			continue
+		}
+		if will, err := s.willTell(ctx, r, rel.Manifest, id); err != nil || will {
+			return will, err
+		}
+	}
+	return false, nil
+}
+
+func (s *Service) willTell(ctx context.Context, r Rollout, m wire.Release, id string) (will bool, err error) {
+	st, in, err := s.cfg.Store.Place(ctx, r.Spec.ID, id)
+	if err != nil || in && st.Mark == Queued {
+		return err == nil, err
+	}
+	if in && !st.Closed && (st.Mark != Missed || st.Again >= r.Spec.Again.Times) {
+		return false, nil // it has been told, and is not told again
+	}
+	fits, at := s.fitting(ctx, r.Spec, m), Selection{Group: r.Spec.Selection.Group, IDs: []string{id}}
+	err = s.cfg.Store.Candidates(ctx, r.Spec.Product, at, "", nil, func(c Candidate) error {
+		f, err := fits(c)
+		will = err == nil && f.why == "" && c.State == r.Spec.state()
+		return err
+	})
+	return will, err
 }
 
 // shown is c without those that did not show.

@@ -405,6 +405,8 @@ type Places interface {
 	// Missing gives devices, by ID from behind one on, at most limit, that the rollout has let go of as they did not show in time. With heard those alone that were told at told
 	// or before, are heard of since then, and were taken again less often than the rollout does that.
 	Missing(ctx context.Context, r Rollout, heard *Heard, after string, limit int) ([]Status, error)
+	// Place gives a device of a rollout; false: it is not in it.
+	Place(ctx context.Context, id, device string) (st Status, in bool, err error)
 	// SettleDevices lets go of the devices of a wave, whatever became of them, and counts them to another wave, or the same. Who is held stays.
 	SettleDevices(ctx context.Context, id string, wave, into int) error
 	// Freed gives at most limit devices that are held, and that no rollout has any more, or one has that is paused and has not told them.

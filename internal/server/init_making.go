@@ -310,7 +310,7 @@ func (m *making) bundle(ctx context.Context, envelope []byte) error {
 	}
 	m.made.Bundle = sha256.Sum256(payload)
 	nobody := func() []crypto.Signer { return nil } // nothing is commanded yet
-	devices, err := newDeviceService(m.db, m.guard, m.open.reader, m.o.Config, nobody, nil, nil, nil, nil)
+	devices, err := newDeviceService(m.db, m.guard, m.open.reader, m.o.Config, nobody, nil, nil, nil, nil, nil)
 	if err != nil {
 		return err
 	}

@@ -259,7 +259,7 @@ func (i *Instance) openField(ctx context.Context) (err error) {
 		return err
 	}
 	i.devicelog = devicelog.NewService(i.db, i.logs.reader, i.guard)
-	if i.device, err = newDeviceService(i.db, i.guard, i.logs.reader, i.cfg, i.directives.all, i.release, challenger{i.attest, i.genuine}, i.attest, i.devicelog); err != nil {
+	if i.device, err = newDeviceService(i.db, i.guard, i.logs.reader, i.cfg, i.directives.all, i.release, challenger{i.attest, i.genuine}, i.attest, i.devicelog, willTell{i}); err != nil {
 		return err
 	}
 	if i.monitor, err = monitor.NewService(monitor.Config{Store: i.db.Monitor(), Bundles: i.db.Monitor(), Guard: i.guard}); err != nil {

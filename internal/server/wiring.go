@@ -44,14 +44,14 @@ func suiteIDs() []string {
 
 // newDeviceService wires the registry. releases and what follows may be nil where nothing is delivered, and nothing told (init).
 func newDeviceService(db *store.DB, guard *access.Guard, reader *ledger.Reader, cfg Config, authorities func() []crypto.Signer, releases device.Releases,
-	challenger device.Challenger, evidence device.Evidence, journal device.Journal,
+	challenger device.Challenger, evidence device.Evidence, journal device.Journal, later device.Later,
 ) (*device.Service, error) {
 	if releases == nil {
 		releases = noReleases{}
 	}
 	d := db.Devices()
 	return device.NewService(device.Config{
-		Registry: d, Reports: d, Offers: db.Legacy(), Commands: d, Trust: d, Groups: d, Forgetter: d, Guard: guard, Ledger: reader, Releases: releases, Challenger: challenger, Evidence: evidence, Journal: journal, Wakes: db,
+		Registry: d, Reports: d, Offers: db.Legacy(), Commands: d, Trust: d, Groups: d, Forgetter: d, Guard: guard, Ledger: reader, Releases: releases, Challenger: challenger, Evidence: evidence, Journal: journal, Later: later, Wakes: db,
 		Bundles: d, Records: d, Authorities: authorities, Poll: cfg.poll(), Soon: min(cfg.poll(), time.Second),
 	})
 }
@@ -226,6 +226,14 @@ func firmware(devices *store.Devices, releases *release.Service) func(context.Co
 		}}
 		return f, nil
 	}
+}
+
+// willTell knows what the rollouts will tell, which are opened after the devices.
+type willTell struct{ i *Instance }
+
+// WillTell implements device.Later.
+func (w willTell) WillTell(ctx context.Context, id string, counter uint32) (bool, error) {
+	return w.i.rollout.WillTell(ctx, id, counter)
 }
 
 // recaller reaches the device stage, which is made behind the release stage: it asks that for what devices are given.

@@ -1,11 +1,13 @@
 package store_test
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/attest"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/rollout"
@@ -232,5 +234,54 @@ func TestWhatATellingAgainHasToBe(t *testing.T) {
 		if _, err := r.svc.Create(t.Context(), person("op"), spec); !strings.HasPrefix(codeOf(err), "rollout.") {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// A device that comes back late is not stopped by the floor before it is told of what mends it; what is promised holds a bundle back for one contact, and no longer.
+func TestALateComerIsToldOfTheFixBeforeTheFloorStopsIt(t *testing.T) {
+	r := newRoll(t, 6)
+	r.ledger.witnessed = true
+	r.mends(0)
+	r.bundleWith(2, func(b *wire.Bundle) { b.Floor = 2 })
+	if err := r.devices.DistributeBundle(t.Context(), access.Internal("test"), "pump"); err != nil {
+		t.Fatal(err)
+	}
+	calls := func(i int) wire.Act {
+		t.Helper()
+		r.boots[devN(i)]++
+		got, err := r.devices.Checkin(t.Context(), access.DeviceCaller(devN(i)), devN(i), wire.Checkin{
+			Nonce: bytes.Repeat([]byte{9}, 32), State: "active", BootCount: r.boots[devN(i)], Healthy: true, Release: r.old.Digest[:], Version: "1.0.0", Bundle: 1,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.devices.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got.Delivery == nil {
+			return ""
+		}
+		return actOf(t, got.Delivery)
+	}
+	r.tick(10 * day)
+	if act := calls(1); act != "" {
+		t.Fatalf("it is told %q before the fix", act)
+	}
+	r.tick(15 * time.Second)
+	if act := calls(1); act != wire.ActInstall {
+		t.Fatalf("then it is told %q", act)
+	}
+	if act := calls(3); act != "" { // heard of, and nothing comes: the rollout stands still
+		t.Fatalf("it is told %q before the fix", act)
+	}
+	if act := calls(3); act != wire.ActBundle {
+		t.Fatalf("at its next contact it is told %q", act)
+	}
+	if _, err := r.svc.Pause(t.Context(), person("op"), "fix", "wait"); err != nil {
+		t.Fatal(err)
+	}
+	r.now = r.now.Add(10 * day)
+	if act := calls(4); act != wire.ActBundle {
+		t.Fatalf("while nobody tells anything it is told %q", act)
 	}
 }

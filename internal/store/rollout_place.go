@@ -74,6 +74,15 @@ func timesOf(r rollout.Rollout) int {
 	return r.Spec.Again.Times
 }
 
+// Place implements rollout.Places.
+func (s *Rollouts) Place(ctx context.Context, id, device string) (rollout.Status, bool, error) {
+	st, err := scanStatus(s.db.Read().QueryRowContext(ctx, placeColumns+` WHERE x.rollout_id = $1 AND x.device_id = $2`, id, device))
+	if errors.Is(err, sql.ErrNoRows) {
+		return rollout.Status{}, false, nil
+	}
+	return st, err == nil, s.db.dialect.Explain(err)
+}
+
 // Missing implements rollout.Places.
 func (s *Rollouts) Missing(ctx context.Context, r rollout.Rollout, heard *rollout.Heard, after string, limit int) ([]rollout.Status, error) {
 	query, args := placeColumns+` WHERE x.rollout_id = $1 AND x.device_id > $2 AND`+isMissing, []any{r.Spec.ID, after, atMost(limit)}

@@ -43,6 +43,7 @@ func rollouts(s *stages) (*rollout.Service, *crashing) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	s.later.Later = r
 	return r, st
 }
 

@@ -50,6 +50,17 @@ type stages struct {
 	role      wire.KeySet
 	keys      map[string]*ecdsa.PrivateKey // attestation keys of the devices
 	boots     map[string]uint64
+	later     later
+}
+
+// later is what the rollouts of a test will tell, where it has some.
+type later struct{ device.Later }
+
+func (l *later) WillTell(ctx context.Context, id string, counter uint32) (bool, error) {
+	if l.Later == nil {
+		return false, nil
+	}
+	return l.Later.WillTell(ctx, id, counter)
 }
 
 func newKey(t testing.TB) *ecdsa.PrivateKey {
@@ -131,7 +142,7 @@ func newStagesOver(t testing.TB, model wire.UpdateModel, open func(dir string) (
 	}
 	if s.devices, err = device.NewService(device.Config{
 		Registry: dev, Reports: dev, Offers: s.db.Legacy(), Commands: dev, Trust: dev, Groups: dev, Forgetter: dev, Guard: s.guard,
-		Ledger: s.ledger, Releases: s.releases, Bundles: dev, Records: dev, Authorities: func() []crypto.Signer { return []crypto.Signer{authority} }, Now: clock,
+		Ledger: s.ledger, Releases: s.releases, Bundles: dev, Records: dev, Authorities: func() []crypto.Signer { return []crypto.Signer{authority} }, Now: clock, Later: &s.later,
 	}); err != nil {
 		t.Fatal(err)
 	}
