@@ -49,29 +49,7 @@ func (a *api) registerRollouts(h huma.API) {
 				return RolloutStatus{Rollout: r, Devices: append([]rollout.DeviceView{}, views...), Total: r.Last.Devices + r.Last.Held}, nil
 			})
 		})
-	huma.Register(h, op("list-rollout-devices", http.MethodGet, "/rollouts/{id}/devices", "List the devices of a rollout's current wave, by ID, with the reason"),
-		func(ctx context.Context, in *struct {
-			ByID
-			Stuck   bool `query:"stuck" doc:"only those that are not good"`
-			Failed  bool `query:"failed" doc:"only those that failed; after a halt, those that do not run the release or stay with it"`
-			Missing bool `query:"missing" doc:"of one that tells devices again: those of any wave that did not show in time, and are not under way now"`
-			Paging
-		},
-		) (*body[Page[rollout.DeviceView]], error) {
-			id, which := func(v rollout.DeviceView) string { return v.Device }, rollout.Everyone
-			if in.Stuck {
-				which = rollout.Stuck
-			}
-			if in.Failed {
-				which = rollout.Bad
-			}
-			if in.Missing {
-				which = rollout.Missing
-			}
-			return paged(a, ctx, in.Paging, id, func(after string, limit int) ([]rollout.DeviceView, error) {
-				return a.Rollout.Devices(ctx, callerOf(ctx), in.ID, which, after, limit)
-			})
-		})
+	a.registerRolloutDevices(h)
 	huma.Register(h, op("start-rollout", http.MethodPost, "/rollouts/{id}/start", "Start a rollout"),
 		func(ctx context.Context, in *struct {
 			ByID
@@ -99,6 +77,32 @@ func (a *api) registerRollouts(h huma.API) {
 		})
 	a.onRollout(h, "halt", "Stop, and send back who has the release", a.Rollout.Halt)
 	a.onRollout(h, "abort", "Stop where it is", a.Rollout.Abort)
+}
+
+func (a *api) registerRolloutDevices(h huma.API) {
+	huma.Register(h, op("list-rollout-devices", http.MethodGet, "/rollouts/{id}/devices", "List the devices of a rollout's current wave, by ID, with the reason"),
+		func(ctx context.Context, in *struct {
+			ByID
+			Stuck   bool `query:"stuck" doc:"only those that are not good"`
+			Failed  bool `query:"failed" doc:"only those that failed; after a halt, those that do not run the release or stay with it"`
+			Missing bool `query:"missing" doc:"of one that tells devices again: those of any wave that did not show in time, and are not under way now"`
+			Paging
+		},
+		) (*body[Page[rollout.DeviceView]], error) {
+			id, which := func(v rollout.DeviceView) string { return v.Device }, rollout.Everyone
+			if in.Stuck {
+				which = rollout.Stuck
+			}
+			if in.Failed {
+				which = rollout.Bad
+			}
+			if in.Missing {
+				which = rollout.Missing
+			}
+			return paged(a, ctx, in.Paging, id, func(after string, limit int) ([]rollout.DeviceView, error) {
+				return a.Rollout.Devices(ctx, callerOf(ctx), in.ID, which, after, limit)
+			})
+		})
 }
 
 // NewBandwidth is what a rollout has from now on.
