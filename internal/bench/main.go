@@ -131,6 +131,11 @@ step-ca has a JWK provisioner, one-time tokens made before the clock starts, bad
 ours checks a client certificate, the device's record, product and state, lints before and after signing, and stores certificate, registry row and two
 facts. Both answer when that is durable, over connections that are kept. step-ca runs as a process of its own beside its clients, ours in the process of
 its devices; both share the same processors with them.
+
+hawkBit's update server is no program in Maven's central registry; it is put together of its own starters there, the newest that has them, without its user
+interface (internal/bench/peers/hawkbit; java and mvn have to be there). The same clients poll both, with a token each, over TLS and connections that they keep; hawkBit is
+asked for ten seconds before it is measured. It reads and writes its database at each poll. Ours answers from memory who has no news, and stores last contacts
+in batches; ours runs over SQLite, and in the process of its clients.
 `
 
 func table(b *strings.Builder, other string, lines []line) {

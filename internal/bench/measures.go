@@ -78,6 +78,18 @@ var peers = []measure{
 		reference: benchmark{in: "internal/bench/peers/stepca", pkg: ".", name: "StepCA/64", metric: "ns/op", perSecond: true},
 		goal:      goal{onRatio: true, atLeast: true, bound: 2},
 	},
+	{
+		name: "poll of hawkBit's protocol without news; hawkBit 0.3.0M7 over H2 in memory, its default", unit: "1/s",
+		ours:      benchmark{pkg: "./internal/server", name: "PollDDI/ours", metric: "ns/op", perSecond: true},
+		reference: benchmark{pkg: "./internal/server", name: "PollHawkBit/h2", metric: "ns/op", perSecond: true},
+		goal:      goal{onRatio: true, atLeast: true, bound: 1},
+	},
+	{
+		name: "poll of hawkBit's protocol without news; hawkBit 0.3.0M7 over PostgreSQL", unit: "1/s",
+		ours:      benchmark{pkg: "./internal/server", name: "PollDDI/ours", metric: "ns/op", perSecond: true},
+		reference: benchmark{pkg: "./internal/server", name: "PollHawkBit/postgres", metric: "ns/op", perSecond: true},
+		goal:      goal{onRatio: true, atLeast: true, bound: 1},
+	},
 }
 
 // measures is the whole list. A measure is added here, with its goal, before the code it measures is made fast.
