@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/ledger"
@@ -47,11 +48,17 @@ func (s *Service) commandFor(ctx context.Context, c Command, b wire.Bundle, in w
 	if err != nil {
 		return l, err
 	}
+	if kid, known := s.signers.get(c.UID); known && b.Directive.Has(kid) {
+		return l, nil
+	}
 	f, err := wire.DecodeFact(l.Entry)
 	if err != nil {
 		return l, err
 	}
 	o, err := wire.Parse1(wire.TypeCommand, f.Data)
+	if err == nil {
+		s.signers.put(c.UID, o.KeyID)
+	}
 	if err != nil || b.Directive.Has(o.KeyID) {
 		return l, err
 	}
@@ -75,6 +82,28 @@ func (s *Service) commandFor(ctx context.Context, c Command, b wire.Bundle, in w
 		return l, err
 	}
 	return l, ledger.ErrNotYetWitnessed // it comes with the next check-in
+}
+
+// signers remembers which key signed a command, by the UID of its fact, which never changes. Its zero value is empty and ready.
+type signers struct {
+	mu sync.Mutex
+	by map[[16]byte]wire.KeyID // guarded by mu
+}
+
+func (s *signers) get(uid [16]byte) (kid wire.KeyID, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	kid, known = s.by[uid]
+	return kid, known
+}
+
+func (s *signers) put(uid [16]byte, kid wire.KeyID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.by == nil || len(s.by) >= maxPrepared {
+		s.by = map[[16]byte]wire.KeyID{} // start over: simple, and rare
+	}
+	s.by[uid] = kid
 }
 
 // AnchorFor gives an entry of the events log as a device believes it; nil when the log is not signed, or not witnessed now, as its bundle

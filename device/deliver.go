@@ -29,14 +29,10 @@ func (s *Service) deliver(ctx context.Context, d Device, in wire.Checkin, now ti
 	if err != nil || len(list) == 0 {
 		return t, err
 	}
-	held, err := s.cfg.Trust.Bundle(ctx, d.Product, in.Bundle)
+	held, current, err := s.bundles(ctx, d.Product, in.Bundle)
 	if in.Bundle == 0 || errors.Is(err, ErrNotFound) {
 		return t, nil // a bundle that was never published: it is on record as inconsistent, if it claims to have had a later one
 	}
-	if err != nil {
-		return t, err
-	}
-	current, err := s.CurrentBundle(ctx, d.Product)
 	if err != nil {
 		return t, err
 	}
@@ -69,7 +65,7 @@ func (s *Service) deliver(ctx context.Context, d Device, in wire.Checkin, now ti
 		if !ok || !fits(d, in, c) {
 			continue
 		}
-		out, err := s.assemble(ctx, d, in, c, held.Wire)
+		out, err := s.assemble(ctx, d, in, c, held.Wire, current.Wire.Version)
 		var refused *fault.Fault
 		if errors.Is(err, errBlind) {
 			blind = true
@@ -91,6 +87,15 @@ func (s *Service) deliver(ctx context.Context, d Device, in wire.Checkin, now ti
 		t.newest = current.Wire.Version
 	}
 	return t, nil
+}
+
+// bundles gives a product's trust bundle of a version, which nearly all devices have, and the newest.
+func (s *Service) bundles(ctx context.Context, product string, version uint64) (held, current Bundle, err error) {
+	if current, err = s.cfg.Trust.Bundle(ctx, product, 0); err != nil || version == current.Wire.Version {
+		return current, current, err
+	}
+	held, err = s.cfg.Trust.Bundle(ctx, product, version)
+	return held, current, err
 }
 
 // mendedFirst leaves out the trust bundle under which what the device runs would not start again, for as long as it is told of a release that would: a device that took
@@ -180,7 +185,7 @@ func fits(d Device, in wire.Checkin, c Command) bool {
 }
 
 // assemble gathers the proofs.
-func (s *Service) assemble(ctx context.Context, d Device, in wire.Checkin, c Command, held wire.Bundle) (wire.Delivery, error) {
+func (s *Service) assemble(ctx context.Context, d Device, in wire.Checkin, c Command, held wire.Bundle, newest uint64) (wire.Delivery, error) {
 	out := wire.Delivery{Config: c.Config}
 	var err error
 	if out.Command, err = s.commandFor(ctx, c, held, in); err != nil {
@@ -209,6 +214,9 @@ func (s *Service) assemble(ctx context.Context, d Device, in wire.Checkin, c Com
 		if err := s.addWarrant(ctx, d, *c.Warrant, held, &out); err != nil {
 			return out, err
 		}
+	}
+	if in.Bundle >= newest {
+		return out, nil
 	}
 	return out, s.addBundle(ctx, d, in, c, held, &out)
 }

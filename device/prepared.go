@@ -68,7 +68,7 @@ func (s *Service) releaseFor(ctx context.Context, digest [32]byte, held wire.Bun
 		}
 		return s.signedFor(ctx, l, held)
 	}
-	if _, open, err := s.cfg.Releases.Manifest(ctx, digest); err != nil || !open {
+	if open, err := s.cfg.Releases.HandsOut(ctx, digest); err != nil || !open {
 		return prove() // which says why it is not
 	}
 	return s.prepared.get("release "+string(digest[:]), held, in, s.cfg.Now(), prove)

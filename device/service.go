@@ -49,6 +49,7 @@ type Service struct {
 	cfg      Config
 	sets     setCache
 	prepared prepared
+	signers  signers
 	steps    stepCache
 	lines    lines
 	quiet    quiet

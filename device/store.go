@@ -143,6 +143,8 @@ type Releases interface {
 	Logged(ctx context.Context, digest [32]byte) (wire.Logged, error)
 	// Manifest gives what a release says, and whether it is handed out; a fault of kind NotFound for one that is not known.
 	Manifest(ctx context.Context, digest [32]byte) (m wire.Release, open bool, err error)
+	// HandsOut reports whether a release is handed out; one that is not known is not.
+	HandsOut(ctx context.Context, digest [32]byte) (bool, error)
 	// Forms gives other ways to the components of to for a device that runs from: see wire.Form.
 	Forms(ctx context.Context, from, to [32]byte) ([]wire.Form, error)
 }

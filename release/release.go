@@ -155,6 +155,8 @@ type Store interface {
 	PutRelease(ctx context.Context, r Release, facts ...ledger.Fact) error
 	// Release returns ErrNotFound.
 	Release(ctx context.Context, digest [32]byte) (Release, error)
+	// StatusOf is of Release what it says of the release's status.
+	StatusOf(ctx context.Context, digest [32]byte) (Status, error)
 	// Releases lists a product's, or every product's when it is empty, newest first, from behind the one with the digest after on, at
 	// most limit; nil and 0: all.
 	Releases(ctx context.Context, product string, after []byte, limit int) ([]Release, error)

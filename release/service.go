@@ -628,6 +628,15 @@ func (s *Service) Manifest(ctx context.Context, digest [32]byte) (m wire.Release
 	return r.Manifest, r.Status == Published, err
 }
 
+// HandsOut reports whether a release is handed out; one that is not known is not. It is asked for each directive.
+func (s *Service) HandsOut(ctx context.Context, digest [32]byte) (bool, error) {
+	status, err := s.cfg.Store.StatusOf(ctx, digest)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	return status == Published, err
+}
+
 // Find gives a release whatever its status, for other stages.
 func (s *Service) Find(ctx context.Context, digest [32]byte) (Release, error) {
 	return s.find(ctx, digest)

@@ -64,6 +64,8 @@ func (noReleases) Manifest(context.Context, [32]byte) (wire.Release, bool, error
 	return wire.Release{}, false, fault.New(fault.NotFound, "release.unknown", "no releases are served here", "ask the instance that released it")
 }
 
+func (noReleases) HandsOut(context.Context, [32]byte) (bool, error) { return false, nil }
+
 func (noReleases) Logged(context.Context, [32]byte) (wire.Logged, error) {
 	return wire.Logged{}, errors.New("no releases are served here")
 }

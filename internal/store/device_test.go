@@ -50,6 +50,8 @@ func (p *proofs) SignedBy(_ context.Context, _ ledger.Log, proof wire.Proof, _ e
 
 type noReleases struct{}
 
+func (noReleases) HandsOut(context.Context, [32]byte) (bool, error) { return false, nil }
+
 func (noReleases) Forms(context.Context, [32]byte, [32]byte) ([]wire.Form, error) { return nil, nil }
 
 func (noReleases) Manifest(context.Context, [32]byte) (wire.Release, bool, error) {

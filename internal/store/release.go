@@ -140,6 +140,15 @@ func (s *Releases) Release(ctx context.Context, digest [32]byte) (release.Releas
 	return scanRelease(s.db.Read().QueryRowContext(ctx, releaseColumns+` WHERE digest = $1`, digest[:]))
 }
 
+// StatusOf implements release.Store.
+func (s *Releases) StatusOf(ctx context.Context, digest [32]byte) (status release.Status, err error) {
+	err = s.db.Read().QueryRowContext(ctx, `SELECT status FROM release WHERE digest = $1`, digest[:]).Scan(&status)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", release.ErrNotFound
+	}
+	return status, s.db.dialect.Explain(err)
+}
+
 // Releases implements release.Store.
 func (s *Releases) Releases(ctx context.Context, product string, after []byte, limit int) ([]release.Release, error) {
 	return collect(ctx, s.db, scanRelease, releaseColumns+` WHERE ($1 = '' OR product = $1)`+behind("release", "digest")+` ORDER BY created DESC, digest LIMIT $3`,
