@@ -63,7 +63,7 @@ func (s *Service) Import(ctx context.Context, caller access.Caller, ecosystem st
 	if err := s.fill(ctx, &d, r); err != nil {
 		return Database{}, err // what it brought is swept
 	}
-	if err := s.check(ctx, &d, fewer); err != nil {
+	if d.Most, err = s.check(ctx, d, fewer); err != nil {
 		return Database{}, err
 	}
 	sum, err := hex.DecodeString(d.Digest)
@@ -77,7 +77,8 @@ func (s *Service) Import(ctx context.Context, caller access.Caller, ecosystem st
 	if err := s.cfg.Store.Use(ctx, d, ledger.New(ledger.KindAdvisoriesImported, now, caller.ID, ecosystem, nil, data)); err != nil {
 		return Database{}, err
 	}
-	return d, s.sweep(ctx, now)
+	_ = s.sweep(ctx, now) // it counts, whether or not what it replaced is gone yet: the next import begins with that
+	return d, nil
 }
 
 // sweep deletes what counts no more, in pieces, so that others may write in between.
@@ -155,31 +156,31 @@ func (r *rationed) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// check refuses a set that knows less than the one that is here, or than one before it: a few less, time after time, come to many.
-func (s *Service) check(ctx context.Context, d *Database, fewer bool) error {
+// check refuses a set that knows less than the one that is here, or than one before it: a few less, time after time, come to many. It gives the most that there were, which the next set is held to.
+func (s *Service) check(ctx context.Context, d Database, fewer bool) (most int, err error) {
 	if d.Advisories == 0 {
-		return fault.New(fault.Invalid, "advisories.none", "there is no advisory in it: nothing would ever be found", "an ecosystem's file has all of its advisories: all.zip")
+		return 0, fault.New(fault.Invalid, "advisories.none", "there is no advisory in it: nothing would ever be found", "an ecosystem's file has all of its advisories: all.zip")
 	}
 	if d.Newest.After(d.At.Add(24 * time.Hour)) {
-		return fault.New(fault.Invalid, "advisories.time", fmt.Sprintf("one of them was modified at %s, which is to come: no true file would be newer", d.Newest.Format(time.RFC3339)), "bring the ecosystem's own file")
+		return 0, fault.New(fault.Invalid, "advisories.time", fmt.Sprintf("one of them was modified at %s, which is to come: no true file would be newer", d.Newest.Format(time.RFC3339)), "bring the ecosystem's own file")
 	}
 	dbs, err := s.databases(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	had, ok := dbs[d.Ecosystem]
-	most := max(had.Most, had.Advisories)
-	if d.Most = max(most, d.Advisories); d.Advisories < most-most/10 {
-		if err := s.mayBeFewer(ctx, *d, most, fewer); err != nil {
-			return err
+	most = max(had.Most, had.Advisories)
+	if d.Advisories < most-most/10 {
+		if err := s.mayBeFewer(ctx, d, most, fewer); err != nil {
+			return 0, err
 		}
-		d.Most = d.Advisories
+		most = d.Advisories
 	}
 	if ok && d.Newest.Before(had.Newest) {
-		return fault.New(fault.Conflict, "advisories.older", fmt.Sprintf("the newest of these was modified at %s, and that of those that are here at %s", d.Newest.Format(time.RFC3339), had.Newest.Format(time.RFC3339)),
+		return 0, fault.New(fault.Conflict, "advisories.older", fmt.Sprintf("the newest of these was modified at %s, and that of those that are here at %s", d.Newest.Format(time.RFC3339), had.Newest.Format(time.RFC3339)),
 			"bring a newer file")
 	}
-	return nil
+	return max(most, d.Advisories), nil
 }
 
 // mayBeFewer refuses a set that is much smaller, unless somebody has said that it is, and no product's releases are stopped by what is in it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/internal/store"
+	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/supply"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -372,5 +374,45 @@ func TestReleasesAreLookedAtAgainWhenAdvisoriesChange(t *testing.T) {
 	}
 	if k := s.kinds(hex.EncodeToString(old.Digest[:])); k["supply.reassessed"] != 7 {
 		t.Errorf("facts: %v", k)
+	}
+}
+
+// unswept is a store in which what counts no more cannot be deleted, from a moment on.
+type unswept struct {
+	supply.Store
+	fails bool
+}
+
+func (u *unswept) Use(ctx context.Context, d supply.Database, facts ...ledger.Fact) error {
+	u.fails = true
+	return u.Store.Use(ctx, d, facts...)
+}
+
+func (u *unswept) Sweep(ctx context.Context, before time.Time) (bool, error) {
+	if u.fails {
+		return false, errors.New("the disk is full")
+	}
+	return u.Store.Sweep(ctx, before)
+}
+
+// What was imported counts, and is said to, though what it replaced could not be deleted.
+func TestAnImportIsDoneWhenItCounts(t *testing.T) {
+	s := newStages(t, wire.ModelBlob)
+	was, err := s.imports("Go", advisoryText("GO-1", "Go", "acme.example/lib", "0", "1.1.0", s.now))
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := s.supply
+	s.supply, err = supply.NewService(supply.Config{
+		Store: &unswept{Store: s.db.Supply()}, Blobs: struct{ supply.Blobs }{}, Releases: s.db.Supply(), Alarms: told{s}, Seal: s.seal, Instance: "hallmark.example", Guard: s.guard, Now: func() time.Time { return s.now },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d, err := s.imports("Go", advisoryText("GO-2", "Go", "acme.example/far", "0", "9.0.0", s.now)); err != nil || d.Advisories != 1 {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	if all, err := whole.Databases(t.Context(), person("carol")); err != nil || len(all) != 1 || all[0].Generation == was.Generation {
+		t.Errorf("%+v, %v", all, err)
 	}
 }
