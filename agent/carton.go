@@ -120,7 +120,9 @@ func (a *Agent) install(ctx context.Context, path string) (LocalReply, error) {
 			return LocalReply{Error: err.Error()}, err
 		}
 	}
-	return said(a.obey(ctx, plan, now, &brought{path, mine.Directive}))
+	r, err := said(a.obey(ctx, plan, now, &brought{path, mine.Directive}))
+	r.Release = fmt.Sprintf("%x", plan.Digest)
+	return r, err
 }
 
 // heard takes what a carton proves of how far this device's log is in the ledger: histories go on from there, and the log is free up to there. That the log was set back nobody has to be
@@ -208,7 +210,7 @@ func (a *Agent) goOnFrom(path string, next memory) (LocalReply, error) {
 		return LocalReply{Error: err.Error()}, local(err)
 	}
 	a.source, a.stageFails = nil, 0
-	return LocalReply{Act: t.Act}, nil
+	return LocalReply{Command: t.Command, Release: fmt.Sprintf("%x", t.Digest), Act: t.Act}, nil
 }
 
 // newer verifies the trust bundles that a carton has and the device has not: it has no more of them than are taken at once.

@@ -152,13 +152,13 @@ func TestADeviceWithoutALineInstallsFromACarton(t *testing.T) {
 				c, began := w.byHand(&v2), time.Now()
 				path := w.pack(t, t.TempDir(), c, 1, nil)
 				said, at := d.visit(t, path)
-				if said.Act != wire.ActInstall || said.Outcome != "" || at.Version != "2.0.0" || at.Fuses != 2 || at.Counter != 1 {
+				if said.Act != wire.ActInstall || said.Outcome != "" || said.Release != at.Release || at.Version != "2.0.0" || at.Fuses != 2 || at.Counter != 1 {
 					t.Fatalf("%+v, then %+v", said, at)
 				}
 				if took := time.Since(began); took < time.Minute || took > 9*time.Minute {
 					t.Errorf("the trial took %s", took)
 				}
-				if len(at.Results) != 1 || at.Results[0].Outcome != wire.OutcomeDone {
+				if len(at.Results) != 1 || at.Results[0].Outcome != wire.OutcomeDone || !bytes.Equal(at.Results[0].Command, said.Command) {
 					t.Errorf("results %+v", at.Results)
 				}
 				if again, at := d.visit(t, path); again.Outcome != wire.OutcomeRefused || again.Code != "replayed" || at.Version != "2.0.0" {

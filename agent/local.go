@@ -45,6 +45,8 @@ type LocalRequest struct {
 type LocalReply struct {
 	Status  *Status      `json:"status,omitempty"`
 	Nonce   []byte       `json:"nonce,omitempty"`
+	Command []byte       `json:"command,omitempty"` // digest of the command that it is about, which results have too
+	Release string       `json:"release,omitempty"` // digest of what a carton brings, as in Status
 	Act     wire.Act     `json:"act,omitempty"`
 	Outcome wire.Outcome `json:"outcome,omitempty"`
 	Code    string       `json:"code,omitempty"`
@@ -248,7 +250,7 @@ func (a *Agent) serve(ctx context.Context, o op) (LocalReply, error) {
 
 // said tells who stands beside the device what became of what they brought.
 func said(r wire.Result, err error) (LocalReply, error) {
-	reply := LocalReply{Act: r.Act, Outcome: r.Outcome, Code: r.Code, Text: r.Text}
+	reply := LocalReply{Command: r.Command, Act: r.Act, Outcome: r.Outcome, Code: r.Code, Text: r.Text}
 	if err != nil && !errors.Is(err, ErrReset) && !errors.Is(err, ErrOver) {
 		reply.Error = err.Error()
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -55,7 +56,7 @@ func install(ctx context.Context, dir, from string, wait time.Duration) error {
 	if wait == 0 {
 		return print(r)
 	}
-	return settled(ctx, dir, wait)
+	return settled(ctx, dir, wait, r)
 }
 
 // whole looks whether a copy is good, while whoever made it stands here.
@@ -71,14 +72,17 @@ func whole(path string) error {
 	return nil
 }
 
-// settled waits until nothing is under way any more, and gives how the device stands then. It restarts meanwhile, and does not answer.
-func settled(ctx context.Context, dir string, wait time.Duration) error {
+// settled waits until nothing is under way any more, and gives what came of what the device began. It restarts meanwhile, and does not answer.
+func settled(ctx context.Context, dir string, wait time.Duration, began agent.LocalReply) error {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	for {
 		r, err := ask(ctx, dir, agent.LocalRequest{Op: "status"})
 		if err == nil && r.Status.Task == "" && !r.Status.Trial {
-			return cameOf(*r.Status)
+			if err := cameOf(began, *r.Status); err != nil {
+				return err
+			}
+			return print(*r.Status)
 		}
 		select {
 		case <-ctx.Done():
@@ -88,16 +92,21 @@ func settled(ctx context.Context, dir string, wait time.Duration) error {
 	}
 }
 
-func cameOf(s agent.Status) error {
+// cameOf gives nil if the install that began was done. Where its server has heard of it, and the device has the result no more, it was done if what it brought runs.
+func cameOf(began agent.LocalReply, s agent.Status) error {
 	for _, r := range slices.Backward(s.Results) {
-		if r.Act == wire.ActInstall {
-			if r.Outcome == wire.OutcomeDone {
-				return print(s)
-			}
-			return fmt.Errorf("the device went back to version %s: %s: %s", s.Version, r.Code, r.Text)
+		if !bytes.Equal(r.Command, began.Command) {
+			continue
 		}
+		if r.Outcome == wire.OutcomeDone {
+			return nil
+		}
+		return fmt.Errorf("the install ended as %s, the device runs %s: %s: %s", r.Outcome, s.Version, r.Code, r.Text)
 	}
-	return print(s) // its server has heard of it
+	if began.Release == "" || s.Release != began.Release {
+		return fmt.Errorf("the device runs %s, and not what the carton brought: its server has heard why: `hallmark device show`", s.Version)
+	}
+	return nil
 }
 
 func newHistory() *cobra.Command {
@@ -135,8 +144,17 @@ func history(ctx context.Context, dir, out string) error {
 		return err
 	}
 	_, err = f.Write(r.History)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+	if err = errors.Join(err, f.Sync(), f.Close(), synced(out)); err != nil {
 		return errors.Join(err, os.Remove(path)) // half of one is no history
 	}
 	return print(map[string]string{"device": h.Device, "written": path})
+}
+
+// synced makes the names in a directory durable: the stick is about to be pulled.
+func synced(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
