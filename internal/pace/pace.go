@@ -38,6 +38,7 @@ type Pacer struct {
 
 	mu     sync.Mutex
 	shares map[share]*shared
+	swept  time.Time // when those that are whole again were let go of last
 }
 
 // share is who has a limit together: those of a rollout, or all requests of a device.
@@ -80,8 +81,12 @@ func (p *Pacer) Slow(ctx context.Context, device string, f io.ReadSeekCloser) (i
 	}, nil
 }
 
-// forget lets go of limits that are whole again.
+// forget lets go of limits that are whole again, now and then: it looks at each, and everybody waits.
 func (p *Pacer) forget(now time.Time) {
+	if now.Sub(p.swept) < forget {
+		return
+	}
+	p.swept = now
 	for of, s := range p.shares {
 		if s.readers == 0 && now.Sub(s.left) > forget {
 			delete(p.shares, of)
