@@ -46,18 +46,32 @@ func bandwidth(f *pflag.FlagSet, b *rollout.Bandwidth) {
 func (a *api) rolloutBandwidth() *cobra.Command {
 	var b rollout.Bandwidth
 	var reason string
+	var f *pflag.FlagSet
 	c := a.verb(cobra.Command{
 		Use: "bandwidth ROLLOUT --reason TEXT", Short: "Change how fast its bytes leave", Args: cobra.ExactArgs(1),
-		Long:    "Changes how fast the bytes of a rollout leave, from the next request of each device on. Both limits are set: one that is not given is none.",
+		Long:    "Changes how fast the bytes of a rollout leave, from the next request of each device on. A limit that is not given stays; 0 is none.",
 		Example: "  hallmark rollout bandwidth pump-1.1.0 --bandwidth 20MB/s --device-bandwidth 64kB/s --reason 'the line of the plant is narrow'",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		if !f.Changed("bandwidth") || !f.Changed("device-bandwidth") {
+			now, err := cl.Rollout(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			if has := now.Rollout.Spec.Bandwidth; has != nil && f.Changed("bandwidth") {
+				b.Each = has.Each
+			} else if has != nil {
+				b.All = has.All
+			}
+		}
 		r, err := cl.SetRolloutBandwidth(ctx, args[0], b, reason)
 		if err != nil {
 			return err
 		}
 		return a.show(func(w io.Writer) error { return rolloutSheet(w, r) })
 	})
-	bandwidth(c.Flags(), &b)
-	c.Flags().StringVar(&reason, "reason", "", "why")
+	f = c.Flags()
+	bandwidth(f, &b)
+	c.MarkFlagsOneRequired("bandwidth", "device-bandwidth")
+	f.StringVar(&reason, "reason", "", "why")
 	return need(a.matching(c), "reason")
 }
