@@ -171,3 +171,80 @@ func TestJSONIsTheServersOwn(t *testing.T) {
 		t.Errorf("%s", out)
 	}
 }
+
+// A limit that nobody names stays as it is.
+func TestOneLimitIsChangedAndTheOtherStays(t *testing.T) {
+	for name, c := range map[string]struct {
+		had   *rollout.Bandwidth
+		flags []string
+		want  rollout.Bandwidth
+	}{
+		"all of them":         {&rollout.Bandwidth{All: 9000, Each: 7000}, []string{"--bandwidth", "5MB/s"}, rollout.Bandwidth{All: 5_000_000, Each: 7000}},
+		"one of them":         {&rollout.Bandwidth{All: 9000, Each: 7000}, []string{"--device-bandwidth", "64kB/s"}, rollout.Bandwidth{All: 9000, Each: 64_000}},
+		"no limit any more":   {&rollout.Bandwidth{All: 9000, Each: 7000}, []string{"--bandwidth", "0"}, rollout.Bandwidth{Each: 7000}},
+		"there was none":      {nil, []string{"--bandwidth", "5MB/s"}, rollout.Bandwidth{All: 5_000_000}},
+		"both are as given":   {&rollout.Bandwidth{All: 9000, Each: 7000}, []string{"--bandwidth", "5MB/s", "--device-bandwidth", "0"}, rollout.Bandwidth{All: 5_000_000}},
+		"neither is a change": {&rollout.Bandwidth{All: 9000}, nil, rollout.Bandwidth{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got httpapi.NewBandwidth
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				v := any(httpapi.RolloutStatus{Rollout: rollout.Rollout{Spec: rollout.Spec{Bandwidth: c.had}}})
+				if r.Method == http.MethodPut {
+					if err := json.NewDecoder(r.Body).Decode(&got); err != nil {
+						t.Error(err)
+					}
+					v = rollout.Rollout{}
+				}
+				if err := json.NewEncoder(w).Encode(v); err != nil {
+					t.Error(err)
+				}
+			}))
+			t.Cleanup(s.Close)
+			t.Setenv("HALLMARK_URL", s.URL)
+			t.Setenv("HALLMARK_TOKEN", "hmk_test")
+			code, _, says := hallmark(append([]string{"rollout", "bandwidth", "r1", "--reason", "the line is narrow"}, c.flags...)...)
+			if got.Bandwidth != c.want || (code != 0) != (c.flags == nil) {
+				t.Errorf("%+v, want %+v; exit %d: %s", got.Bandwidth, c.want, code, says)
+			}
+		})
+	}
+}
+
+// One history that is not taken keeps nobody's from being taken, and those that were are shown.
+func TestEachHistoryIsTried(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var h httpapi.HistoryOf
+		if err := json.NewDecoder(r.Body).Decode(&h); err != nil {
+			t.Error(err)
+		}
+		if string(h.History) == "bad" {
+			w.Header().Set("Content-Type", "application/problem+json")
+			w.WriteHeader(http.StatusUnprocessableEntity)
+			_, _ = w.Write([]byte(`{"status":422,"code":"history.invalid","title":"no history","detail":"it is none","remedy":"write it again"}`))
+			return
+		}
+		if err := json.NewEncoder(w).Encode(device.Taken{Device: string(h.History), Known: true}); err != nil {
+			t.Error(err)
+		}
+	}))
+	t.Cleanup(s.Close)
+	t.Setenv("HALLMARK_URL", s.URL)
+	t.Setenv("HALLMARK_TOKEN", "hmk_test")
+	args := []string{"device", "history", "import"}
+	for _, text := range []string{"d1", "bad", "d3"} {
+		path := filepath.Join(t.TempDir(), text+".history")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, path)
+	}
+	args = append(args, filepath.Join(t.TempDir(), "gone.history"))
+	code, out, says := hallmark(args...)
+	if code == 0 || strings.Count(out, "only its log counts") != 2 || !strings.Contains(out, "d1") || !strings.Contains(out, "d3") {
+		t.Errorf("exit %d, prints:\n%s", code, out)
+	}
+	if !strings.Contains(says, "bad.history: it is none") || !strings.Contains(says, "gone.history") || !strings.Contains(says, "2 of 4 were not done") {
+		t.Errorf("says:\n%s", says)
+	}
+}

@@ -61,30 +61,31 @@ func (a *api) deviceHistory() *cobra.Command {
 	c.AddCommand(a.verb(cobra.Command{
 		Use: "import FILE…", Short: "Take in what devices wrote that installed from a carton",
 		Long: `Takes in what devices wrote with ` + "`hallmark-agent history`" + `: what they run, what became of what they were told, their evidence and their own logs. Files may be given twice
-and in any order: of one that is older than what is known, only its log is taken.`,
+and in any order: of one that is known already, older than what is known, or of before the device was handed on, only its log counts. Each file is tried, whatever becomes of the others.`,
 		Args: cobra.MinimumNArgs(1), Example: "  hallmark device history import /media/stick/*.history",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
-		all := make([]device.Taken, 0, len(args))
-		for _, name := range args {
+		done, err := each(a, args, func(name string) (device.Taken, error) {
 			data, err := readFile(name, carton.MaxHistory)
 			if err != nil {
-				return err
+				return device.Taken{}, err
 			}
 			t, err := cl.TakeHistory(ctx, data)
-			if err != nil {
-				return fmt.Errorf("%s: %w", name, err)
+			if err != nil && len(args) == 1 {
+				err = fmt.Errorf("%s: %w", name, err)
 			}
-			all = append(all, t)
-		}
-		return rows(a, "DEVICE AS-OF LOG NOTE", all, func(t device.Taken) []string {
-			var notes []string
-			if t.Known {
-				notes = append(notes, "known already")
-			}
-			if t.Behind > 0 {
-				notes = append(notes, fleet.Count(t.Behind, "event of its log is missing: import it again later", "events of its log are missing: import it again later"))
-			}
-			return []string{t.Device, when(t.At), fmt.Sprint(t.Log), strings.Join(notes, "; ")}
+			return t, err
+		})
+		return after(err, len(done), func() error {
+			return rows(a, "DEVICE AS-OF LOG NOTE", done, func(t device.Taken) []string {
+				var notes []string
+				if t.Known {
+					notes = append(notes, "only its log counts")
+				}
+				if t.Behind > 0 {
+					notes = append(notes, fleet.Count(t.Behind, "event of its log is missing: import it again later", "events of its log are missing: import it again later"))
+				}
+				return []string{t.Device, when(t.At), fmt.Sprint(t.Log), strings.Join(notes, "; ")}
+			})
 		})
 	}))
 	return c
