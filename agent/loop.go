@@ -304,7 +304,7 @@ func (a *Agent) housekeep(ctx context.Context) error {
 
 // knows are the kinds of message that this device understands beyond those that every one does, in rising order.
 func (a *Agent) knows() []string {
-	kinds := []string{wire.KnowsCarton}
+	kinds := []string{wire.KnowsAfter, wire.KnowsCarton}
 	if _, ok := a.c.Machine.(Readable); ok {
 		kinds = append(kinds, wire.FormDelta)
 	}

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -68,6 +69,7 @@ type Component struct {
 	Hardware     []string      `cbor:"10,keyasint,omitempty" json:"hardware,omitempty"`    // hardware revisions it works on; empty: all of the release's
 	Protected    *Protected    `cbor:"11,keyasint,omitempty" json:"protected,omitempty"`   // nil: its bytes are the program; else they are sealed
 	Laid         *Laid         `cbor:"13,keyasint,omitempty" json:"laid,omitempty"`        // of an image: what lies in the bank once it is installed
+	After        []string      `cbor:"14,keyasint,omitempty" json:"after,omitempty"`       // of a program: those that are up before it is started, and that it is stopped before; rising. Only to devices that know KnowsAfter
 	Format       Format        `cbor:"15,keyasint,omitempty" json:"format,omitempty"`      // empty: the bytes are what runs, or is read
 }
 
@@ -182,7 +184,7 @@ func (r Release) check() error {
 	if images > 1 {
 		return fmt.Errorf("release: %d images: a machine is started from one", images)
 	}
-	if err := r.checkGranted(); err != nil {
+	if err := cmp.Or(r.checkGranted(), r.checkOrder()); err != nil {
 		return fmt.Errorf("release: %w", err)
 	}
 	if err := r.checkParameters(); err != nil {

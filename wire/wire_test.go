@@ -289,7 +289,9 @@ func again[T any](f *testing.F, decode func([]byte) (T, error), encode func(T) (
 
 func d32(b byte) []byte { return bytes.Repeat([]byte{b}, 32) }
 
-func FuzzDecodeRelease(f *testing.F) { again(f, DecodeRelease, EncodeRelease, sampleRelease()) }
+func FuzzDecodeRelease(f *testing.F) {
+	again(f, DecodeRelease, EncodeRelease, sampleRelease(), ordered([]string{"control", "motor", "radio"}, []string{"motor"}, []string{"radio", "motor"}))
+}
 
 func FuzzDecodeBundle(f *testing.F) {
 	p := newPeople(f, 2, 1)

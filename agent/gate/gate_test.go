@@ -151,6 +151,11 @@ func TestRefusals(t *testing.T) {
 			c.Name, c.Requires = "other", []wire.Requirement{{Component: o.rel.Components[0].Name, From: "99.0.0"}}
 			o.rel.Components = append(slices.Clone(o.rel.Components), c)
 		}},
+		{"programs that wait for each other", wire.ActInstall, gate.Malformed, func(_ *world, _ *gate.State, o *order) {
+			one, two := o.rel.Components[0], o.rel.Components[0]
+			two.Name, two.After, one.After = "other", []string{one.Name}, []string{"other"}
+			o.rel.Components = []wire.Component{one, two}
+		}},
 		{"a component for other hardware", wire.ActInstall, gate.Incompatible, func(_ *world, _ *gate.State, o *order) {
 			o.rel.Components = slices.Clone(o.rel.Components)
 			o.rel.Components[0].Hardware = []string{"B"}

@@ -141,8 +141,13 @@ func (m *Machine) Switch() (bool, error) {
 	if m.out {
 		return false, nil
 	}
+	if m.programs == nil {
+		return m.boot.Switch()
+	}
+	m.programs.mu.Lock() // nothing is started from what is being exchanged
+	defer m.programs.mu.Unlock()
 	done, err := m.boot.Switch()
-	if done && m.programs != nil {
+	if done {
 		m.programs.replace(m.list(*m.launch))
 		err = errors.Join(err, m.keep(m.boot.Report().Release))
 	}

@@ -17,14 +17,15 @@ import (
 
 // Programs are the processes of a release. It implements agent.Program.
 type Programs struct {
-	mu     sync.Mutex // guards what follows, and the processes
-	list   []*program
+	mu     sync.Mutex         // guards what follows, the processes, and what programs are started from
+	list   []*program         // in the order in which they are started
 	quiet  bool               // isolated
 	values []wire.ConfigEntry // the device's parameters
 	known  bool               // they were given
 
-	over func()          // ends what measures; nil: nothing does
-	done <-chan struct{} // it has ended
+	over func()         // ends the work; nil: there is none
+	work sync.WaitGroup // who measures, and who starts what waits
+	stir chan struct{}  // something may have to be started
 }
 
 // program is one of them.
@@ -34,7 +35,8 @@ type program struct {
 	data  []wire.Component // that it reads
 	talks []talk
 	start func() (*launch.Process, error)
-	proc  *launch.Process // nil: stopped, because it did not isolate itself; or not started, by fault, which may be errLocked
+	proc  *launch.Process // nil: stopped, because it did not isolate itself; or not started, by fault, which may be errLocked, or because it waits
+	up    *launch.Process // that was found well: if it is proc, what comes after it may be started
 	fault error
 
 	schema wire.Schema // of the release it is of
@@ -48,34 +50,29 @@ type told struct {
 	answer wire.ProgramTold
 }
 
-// Launch starts every program of the release that runs, each confined. Nothing runs in recovery: nil.
+// Launch starts every program of the release that runs, each confined; one that comes after others when these are up. Nothing runs in recovery: nil.
 func (m *Machine) Launch(o launch.Options) (*Programs, error) {
 	m.launch = &o
 	if m.boot.Report().Release == nil {
 		return nil, nil
 	}
-	p := &Programs{list: m.list(o)}
-	for _, x := range p.list {
-		var err error
-		if x.proc, err = x.start(); errors.Is(err, errLocked) {
-			x.fault = err
-		} else if err != nil {
-			p.Stop()
-			return nil, err
-		}
+	p := &Programs{list: m.list(o), stir: make(chan struct{}, 1)}
+	if err := p.begin(); err != nil {
+		p.Stop()
+		return nil, err
 	}
 	m.programs = p
-	p.measure(o.Dir)
+	ctx, cancel := context.WithCancel(context.Background())
+	p.over = cancel
+	p.work.Go(func() { p.measure(ctx, o.Dir) })
+	p.work.Go(func() { p.tend(ctx) })
 	return p, nil
 }
 
-// list gives the programs of the release that runs, not started.
+// list gives the programs of the release that runs, not started, in the order in which they are.
 func (m *Machine) list(o launch.Options) (all []*program) {
-	for _, c := range m.boot.Report().Release.Components {
-		if c.Kind != wire.KindExec {
-			continue
-		}
-		release := *m.boot.Report().Release
+	release := *m.boot.Report().Release
+	for _, c := range release.Programs() {
 		all = append(all, &program{name: c.Name, what: c, data: reads(release, c), talks: talks(release, c), schema: release.Parameters, start: func() (*launch.Process, error) {
 			code, _, err := m.boot.Component(c.Name)
 			if err != nil {
@@ -100,28 +97,27 @@ func (m *Machine) list(o launch.Options) (all []*program) {
 	return all
 }
 
-// replace makes next what runs. One that is in both, whole and as it is, with the data that it reads and whom it talks to, goes on; one that does not start is there as sick, with its reason.
+// replace makes next what runs. One that is in both, whole and as it is, with the data that it reads and whom it talks to, goes on, if those that it comes after do; one that does not start is there as
+// sick, with its reason. p.mu is held.
 func (p *Programs) replace(next []*program) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, was := range p.list {
-		i := slices.IndexFunc(next, func(x *program) bool {
+	goesOn := map[string]bool{}
+	for _, x := range next {
+		i := slices.IndexFunc(p.list, func(was *program) bool {
 			return reflect.DeepEqual(x.what, was.what) && reflect.DeepEqual(x.data, was.data) && reflect.DeepEqual(x.talks, was.talks)
 		})
-		switch {
-		case was.proc == nil:
-		case i >= 0 && !failed(was.proc):
-			next[i].proc, next[i].told = was.proc, was.told
-		default:
+		if i < 0 || p.list[i].proc == nil || failed(p.list[i].proc) || slices.ContainsFunc(x.what.After, func(name string) bool { return !goesOn[name] }) {
+			continue
+		}
+		was := p.list[i]
+		x.proc, x.up, x.told, goesOn[x.name] = was.proc, was.up, was.told, true
+	}
+	for _, was := range slices.Backward(p.list) {
+		if was.proc != nil && !goesOn[was.name] {
 			was.proc.Stop()
 		}
 	}
-	for _, x := range next {
-		if x.proc == nil {
-			x.proc, x.fault = x.start()
-		}
-	}
 	p.list = next
+	_ = p.begin() // what does not start says so by its fault
 }
 
 // failed reports whether a program has ended, and not well.
@@ -194,6 +190,8 @@ func (p *Programs) processes() []agent.Process {
 			one.Fault = "it ended"
 		case x.fault != nil:
 			one.Fault = x.fault.Error()
+		case p.awaits(x) != "":
+			one.Fault = "it waits for " + p.awaits(x)
 		}
 		out = append(out, one)
 	}
@@ -222,6 +220,10 @@ func (p *Programs) Health() (agent.Health, string) {
 			known, text = true, x.name+" is stopped: "+x.fault.Error()
 		case x.fault != nil:
 			known, text = true, x.name+" was not started: "+x.fault.Error()
+		case p.awaits(x) != "":
+			text = x.name + " is not started: it waits for " + p.awaits(x)
+		case !p.quiet:
+			text = x.name + " is being started"
 		}
 		said = append(said, text)
 		switch {
@@ -238,29 +240,32 @@ func (p *Programs) Health() (agent.Health, string) {
 const patience = 3 * time.Second
 
 // Isolate implements agent.Program. A program that does not say that it talks to nobody any more is stopped: it then talks to
-// nobody. When the isolation is over it is started again.
+// nobody. When the isolation is over it is started again; while it lasts, nothing that waits is.
 func (p *Programs) Isolate(on bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if !on && !p.quiet { // nobody was told to be quiet
+		return nil
+	}
 	p.quiet = on
-	for _, x := range p.list {
-		switch {
-		case on && x.proc != nil && !obeys(x.proc, "isolate on"):
-			x.proc.Stop()
-			x.proc = nil
-		case !on && x.proc != nil && !obeys(x.proc, "isolate off"):
-			x.proc.Stop() // begin anew, rather than half isolated
-			x.proc = nil
-			fallthrough
-		case !on && x.proc == nil:
-			proc, err := x.start()
-			if err != nil && !errors.Is(err, errLocked) {
-				return err
-			}
-			x.proc, x.fault = proc, err
+	order := "isolate off"
+	if on {
+		order = "isolate on"
+	}
+	for _, x := range slices.Backward(p.list) {
+		if x.proc != nil && !obeys(x.proc, order) {
+			p.halt(x) // and begin anew, rather than half isolated
 		}
 	}
-	return nil
+	if on {
+		return nil
+	}
+	for _, x := range p.list {
+		if x.proc == nil {
+			x.fault = nil
+		}
+	}
+	return p.begin()
 }
 
 func obeys(proc *launch.Process, order string) bool {
@@ -298,24 +303,18 @@ const (
 	mostMeasure  = time.Minute // however long it takes to look
 )
 
-// measure looks now and then at what programs keep, until they are stopped. One that keeps more than it may is stopped; the others go on.
-func (p *Programs) measure(dir string) {
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	p.over, p.done = cancel, done
-	go func() {
-		defer close(done)
-		for {
-			began := time.Now()
-			p.full()
-			_ = launch.Reserve(dir) // where it cannot be put by, what is written later says so itself
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(min(max(measureEvery, 50*time.Since(began)), mostMeasure)):
-			}
+// measure looks now and then at what programs keep, until ctx ends. One that keeps more than it may is stopped; the others go on, but for those that come after it.
+func (p *Programs) measure(ctx context.Context, dir string) {
+	for {
+		began := time.Now()
+		p.full()
+		_ = launch.Reserve(dir) // where it cannot be put by, what is written later says so itself
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(min(max(measureEvery, 50*time.Since(began)), mostMeasure)):
 		}
-	}()
+	}
 }
 
 // full stops who keeps too much. What cannot be measured is stopped too: nobody knows how much it is.
@@ -331,21 +330,21 @@ func (p *Programs) full() {
 		err := proc.Full()
 		p.mu.Lock()
 		if err != nil && x.proc == proc {
-			proc.Stop()
-			x.proc, x.fault = nil, err
+			p.halt(x)
+			x.fault = err
 		}
 	}
 }
 
-// Stop ends all.
+// Stop ends all, those that come after others before them.
 func (p *Programs) Stop() {
 	if p.over != nil {
 		p.over()
-		<-p.done
+		p.work.Wait()
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, x := range p.list {
+	for _, x := range slices.Backward(p.list) {
 		if x.proc != nil {
 			x.proc.Stop()
 		}

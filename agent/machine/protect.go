@@ -46,6 +46,10 @@ func (m *Machine) Unlock(wraps []wire.Wrap, nonce []byte) error {
 	if err != nil {
 		return fmt.Errorf("%s key: %w", hw.KeyCode, err)
 	}
+	if m.programs != nil {
+		m.programs.mu.Lock()
+		defer m.programs.mu.Unlock()
+	}
 	var faults []error
 	for _, w := range wraps {
 		key, err := w.Open(e, m.boot.Report().Identity.Device, nonce)
@@ -75,13 +79,15 @@ func (p *Programs) locked() bool {
 	return false
 }
 
-// unlock starts what waited for a key, unless nothing is to be started now.
+// unlock starts what waited for a key, unless nothing is to be started now. p.mu is held.
 func (p *Programs) unlock() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	if p.quiet {
+		return
+	}
 	for _, x := range p.list {
-		if !p.quiet && x.proc == nil && errors.Is(x.fault, errLocked) {
-			x.proc, x.fault = x.start()
+		if errors.Is(x.fault, errLocked) {
+			x.fault = nil
 		}
 	}
+	_ = p.begin() // what does not start says so by its fault
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha1"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -38,7 +39,7 @@ func Vendor(product string) []byte { return uuid5(namespaceURL[:], "urn:hallmark
 func Class(product, hardware string) []byte { return uuid5(Vendor(product), hardware) }
 
 // Of is the manifest of a release; it follows from the release alone. Its sequence number rises with the security counter first, and then with the time at which the release was proposed. Components are
-// named as in the release, and fetched by their digest, relative to where devices ask.
+// named as in the release, and fetched by their digest, relative to where devices ask. Programs are invoked in the order in which they are started; a manifest has no words for waiting until the one before is up.
 func Of(r wire.Release) (Manifest, error) {
 	if r.Created > 1<<32-1 {
 		return Manifest{}, errors.New("suit: the release is of a time that no sequence number holds")
@@ -63,9 +64,10 @@ func Of(r wire.Release) (Manifest, error) {
 		m.Validate = append(m.Validate, at, match)
 		m.Install.Run = append(m.Install.Run, at, Command{Code: DirectiveOverride, Parameters: &Parameters{URI: fmt.Sprintf("/d/v1/artifact/%x", c.Digest)}},
 			Command{Code: DirectiveFetch, Policy: reportFailure}, match)
-		if c.Kind == wire.KindExec {
-			m.Invoke = append(m.Invoke, at, Command{Code: DirectiveInvoke, Policy: reportFailure})
-		}
+	}
+	for _, c := range r.Programs() {
+		i := slices.IndexFunc(r.Components, func(other wire.Component) bool { return other.Name == c.Name })
+		m.Invoke = append(m.Invoke, Command{Code: DirectiveIndex, Index: uint64(i)}, Command{Code: DirectiveInvoke, Policy: reportFailure})
 	}
 	_, err := m.Encode()
 	return m, err

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -237,6 +238,34 @@ func TestOfARelease(t *testing.T) {
 		if _, err := suit.Of(x); err == nil {
 			t.Errorf("%s was written", what)
 		}
+	}
+}
+
+// Programs are invoked in the order in which they are started; all else is as it was.
+func TestProgramsAreInvokedInOrder(t *testing.T) {
+	r := release()
+	motor := r.Components[0]
+	motor.Name = "motor"
+	r.Components = append(r.Components, motor)
+	index := func() (out []uint64) {
+		m, err := suit.Of(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := 0; i < len(m.Invoke); i += 2 {
+			if m.Invoke[i].Code != suit.DirectiveIndex || m.Invoke[i+1].Code != suit.DirectiveInvoke {
+				t.Fatalf("what is started: %+v", m.Invoke)
+			}
+			out = append(out, m.Invoke[i].Index)
+		}
+		return out
+	}
+	if got := index(); !slices.Equal(got, []uint64{0, 2}) {
+		t.Errorf("without an order: %v", got)
+	}
+	r.Components[0].After = []string{"motor"}
+	if got := index(); !slices.Equal(got, []uint64{2, 0}) {
+		t.Errorf("app after motor: %v", got)
 	}
 }
 
