@@ -130,7 +130,7 @@ func (s *Service) mendedFirst(ctx context.Context, d Device, in wire.Checkin, li
 		if err := unlessUnknown(err); err != nil {
 			return nil, err
 		}
-		if open && m.Counter >= next.Wire.Floor {
+		if open && m.Counter >= next.Wire.Floor && starts(in, m) {
 			return slices.DeleteFunc(slices.Clone(list), raises), nil
 		}
 	}
@@ -171,6 +171,11 @@ func understands(in wire.Checkin, c Command) bool {
 		return false
 	}
 	return c.Manner != wire.Consent
+}
+
+// starts reports whether a device can be told of a release: it knows the order in which programs start, if the release has one.
+func starts(in wire.Checkin, m wire.Release) bool {
+	return !m.Ordered() || slices.Contains(in.Knows, wire.KnowsAfter)
 }
 
 // fits leaves code alone while the device is busy with code, and gives a device on its way out nothing but its end.

@@ -2,9 +2,12 @@ package device
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -59,9 +62,16 @@ func lasts(held wire.Bundle) time.Duration {
 	return min(preparedFor, time.Duration(min(held.MaxAge, 1<<32))*time.Second/4)
 }
 
-// releaseFor proves a release that is handed out.
+// releaseFor proves a release that is handed out, to a device that knows the order in which its programs start, if it has one: it may be another agent's than when it was looked at for that.
 func (s *Service) releaseFor(ctx context.Context, digest [32]byte, held wire.Bundle, in wire.Checkin) (wire.Logged, error) {
 	prove := func() (wire.Logged, error) {
+		m, _, err := s.cfg.Releases.Manifest(ctx, digest)
+		if err != nil {
+			return wire.Logged{}, err
+		}
+		if !starts(in, m) {
+			return wire.Logged{}, fault.New(fault.Conflict, "device.order", fmt.Sprintf("release %s has programs that start after others, and the agent of the device does not know how", m.ID), "upgrade its agent")
+		}
 		l, err := s.cfg.Releases.Logged(ctx, digest)
 		if err != nil {
 			return l, err
@@ -71,5 +81,9 @@ func (s *Service) releaseFor(ctx context.Context, digest [32]byte, held wire.Bun
 	if open, err := s.cfg.Releases.HandsOut(ctx, digest); err != nil || !open {
 		return prove() // which says why it is not
 	}
-	return s.prepared.get("release "+string(digest[:]), held, in, s.cfg.Now(), prove)
+	what := "release "
+	if !slices.Contains(in.Knows, wire.KnowsAfter) {
+		what = "release in no order "
+	}
+	return s.prepared.get(what+string(digest[:]), held, in, s.cfg.Now(), prove)
 }

@@ -83,6 +83,7 @@ type Component struct {
 
 	Capabilities *wire.Capabilities `json:"capabilities,omitempty"` // nil: what every program has, and nothing more
 	Laid         *wire.Laid         `json:"laid,omitempty" doc:"of an image: size and SHA-256 digest of what lies in the bank once it is installed"`
+	After        []string           `json:"after,omitempty" doc:"of a program: names of those that are up before it is started, and that it is stopped before, rising"`
 	Format       wire.Format        `json:"format,omitempty" enum:"mcuboot,swu,mender" doc:"as what its bytes are written; they are read, and have to say what the release says"`
 }
 
@@ -230,7 +231,7 @@ func manifestOf(s Spec, p Product, artifacts map[[32]byte]Artifact, at time.Time
 		a := artifacts[[32]byte(c.Artifact)]
 		m.Components = append(m.Components, wire.Component{
 			Name: c.Name, Kind: c.Kind, Version: c.Version, Size: a.Size, Protected: a.Protected, Digest: c.Artifact,
-			Health: c.Health, Args: c.Args, Requires: c.Requires, Hardware: c.Hardware, Capabilities: c.Capabilities, Laid: c.Laid, Format: c.Format,
+			Health: c.Health, Args: c.Args, Requires: c.Requires, Hardware: c.Hardware, Capabilities: c.Capabilities, Laid: c.Laid, Format: c.Format, After: c.After,
 		})
 	}
 	return m

@@ -347,6 +347,8 @@ func unfit(c Candidate, spec Spec, m wire.Release) (kind, why string) {
 		return "newer", "runs " + c.Version + ", which is newer"
 	case spec.Manner == wire.Consent && c.Assurance == device.Enforces && !slices.Contains(c.Knows, wire.KnowsManner):
 		return "consent", "its agent asks nobody: upgrade it, or roll out without consent"
+	case orderless(c, m):
+		return "order", "its agent starts programs in no order, and the release has one: upgrade it first"
 	case !enough(c.Assurance, spec.Assurance):
 		return "assurance", fmt.Sprintf("only %s what it runs, and the rollout is for devices that %s", c.Assurance, least(spec.Assurance))
 	}
@@ -354,6 +356,11 @@ func unfit(c Candidate, spec Spec, m wire.Release) (kind, why string) {
 		return "settings", "has a setting that the release does not take: " + err.Error() + ": configure it first"
 	}
 	return "", ""
+}
+
+// orderless reports whether a device of ours would not know what a release says of the order of its programs. Clients of other systems start them by themselves.
+func orderless(c Candidate, m wire.Release) bool {
+	return m.Ordered() && c.Assurance == device.Enforces && !slices.Contains(c.Knows, wire.KnowsAfter)
 }
 
 // least is what a device's word has to be worth: a rollout that does not say takes none that only says what it runs.

@@ -136,6 +136,9 @@ func barred(c Candidate, runs, next *solve.Release) string {
 	if slices.ContainsFunc(c.Left, func(d []byte) bool { return bytes.Equal(d, next.Digest[:]) }) {
 		return "was left: the device was sent back from it"
 	}
+	if orderless(c, next.Release) {
+		return "has programs that start after others, and the agent of the device does not know how"
+	}
 	if err := next.Parameters.Holds(c.Settings); err != nil {
 		return "does not take a setting: " + err.Error()
 	}

@@ -15,6 +15,18 @@ func (r Release) Ordered() bool {
 	return slices.ContainsFunc(r.Components, func(c Component) bool { return len(c.After) > 0 })
 }
 
+// Order says in which order the programs start: what an approver reads before they sign. Empty: none waits for another.
+func (r Release) Order() string {
+	if !r.Ordered() {
+		return ""
+	}
+	var names []string
+	for _, c := range r.Programs() {
+		names = append(names, c.Name)
+	}
+	return strings.Join(names, ", then ")
+}
+
 // Programs are the programs of the release in the order in which they are started: each behind all that it comes after, and otherwise as the release has them.
 func (r Release) Programs() []Component {
 	out, _ := r.inOrder()

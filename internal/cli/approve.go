@@ -73,6 +73,9 @@ func aboutRelease(payload []byte) (string, error) {
 			fmt.Fprintf(&may, "; %s may: %s", c.Name, c.Capabilities)
 		}
 	}
+	if order := r.Order(); order != "" {
+		may.WriteString("; programs start: " + order)
+	}
 	may.WriteString(waysOf(r))
 	for _, p := range r.Parameters {
 		fmt.Fprintf(&may, "; parameter %s: %s", p.Name, p)

@@ -86,6 +86,9 @@ func (a *api) showView(r client.ReleaseView) error {
 				pairs = append(pairs, "protected "+c.Name, fmt.Sprintf("%d bytes, sha256 %x, content key %x", x.Size, x.Digest, x.Key))
 			}
 		}
+		if order := r.Manifest.Order(); order != "" {
+			pairs = append(pairs, "programs start", order)
+		}
 		pairs = append(pairs, "room", r.Manifest.Room())
 		for _, p := range r.Manifest.Parameters {
 			pairs = append(pairs, "parameter "+p.Name, p.String())

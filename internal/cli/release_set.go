@@ -26,7 +26,7 @@ type set struct {
 	drop                       []string
 	versions, requires, onlyOn []string
 	capabilities, lies         []string
-	formats                    []string
+	formats, after             []string
 }
 
 func (s *set) flags(f *pflag.FlagSet) {
@@ -37,6 +37,7 @@ func (s *set) flags(f *pflag.FlagSet) {
 	f.StringArrayVar(&s.capabilities, "capabilities", nil, "what a program may reach beyond its own directory, NAME=FILE: JSON, as docs/guide/programs.md tells (default: nothing)")
 	f.StringArrayVar(&s.lies, "lies", nil, "what lies in the machine's bank once an image is installed, NAME=FILE: the file system that the image was made of")
 	f.StringArrayVar(&s.formats, "format", nil, "as what a component is written, NAME=mcuboot, NAME=swu or NAME=mender: it is read, and has to say what the release says (default: the bytes are what they are)")
+	f.StringArrayVar(&s.after, "after", nil, "which programs are up before a program is started, NAME=OTHER,OTHER: it is stopped before them (default: none)")
 	f.StringArrayVar(&s.onlyOn, "only-on", nil, "hardware revisions a component works on, NAME=REVISION,REVISION (default: all)")
 }
 
@@ -64,7 +65,7 @@ func (s *set) kept(ctx context.Context, cl *client.Client, files []file) ([]rele
 		}
 		out = append(out, release.Component{
 			Name: c.Name, Kind: c.Kind, Version: c.Version, Artifact: c.Digest, Health: c.Health, Args: c.Args, Requires: c.Requires, Hardware: c.Hardware,
-			Capabilities: c.Capabilities, Laid: c.Laid, Format: c.Format,
+			Capabilities: c.Capabilities, Laid: c.Laid, Format: c.Format, After: c.After,
 		})
 	}
 	if len(left) > 0 {
@@ -114,6 +115,11 @@ func (s *set) apply(components []release.Component) error {
 		each("only-on", "NAME=REVISION,REVISION", s.onlyOn, "=", func(c *release.Component, v string) error {
 			c.Hardware = strings.Split(v, ",")
 			slices.Sort(c.Hardware)
+			return nil
+		}),
+		each("after", "NAME=OTHER,OTHER", s.after, "=", func(c *release.Component, v string) error {
+			c.After = strings.Split(v, ",")
+			slices.Sort(c.After)
 			return nil
 		}),
 		each("lies", "NAME=FILE", s.lies, "=", func(c *release.Component, path string) (err error) {
@@ -185,6 +191,9 @@ func needsOf(c wire.Component) string {
 	}
 	if len(c.Hardware) > 0 {
 		out.WriteString(", only on " + strings.Join(c.Hardware, ", "))
+	}
+	if len(c.After) > 0 {
+		out.WriteString(", starts after " + strings.Join(c.After, ", "))
 	}
 	if c.Format != "" {
 		out.WriteString(", written as " + string(c.Format))

@@ -267,6 +267,9 @@ func needsOf(c wire.Component) string {
 	if c.Capabilities != nil {
 		out = append(out, c.Capabilities.String())
 	}
+	if len(c.After) > 0 {
+		out = append(out, "starts after "+strings.Join(c.After, ", "))
+	}
 	if c.Laid != nil {
 		out = append(out, fmt.Sprintf("in its bank %s, sha256 %x", sizeOf(c.Laid.Size), c.Laid.Digest))
 	}

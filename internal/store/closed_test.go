@@ -264,6 +264,7 @@ func TestAnOrderThatIsNotGivenKeepsNoBundleBack(t *testing.T) {
 	old := s.publish("1.0.0")
 	mended := s.published("2.0.0", func(spec *release.Spec) { spec.Counter = 3 })
 	s.bundleWith(2, func(b *wire.Bundle) { b.Floor = 3 })
+	ordered := s.published("2.1.0", func(spec *release.Spec) { spec.Counter = 3; inOrder(spec) })
 	later := uint16((s.now.UTC().Hour()*60 + s.now.UTC().Minute() + 720) % 1440)
 	cases := []struct {
 		name  string
@@ -278,6 +279,8 @@ func TestAnOrderThatIsNotGivenKeepsNoBundleBack(t *testing.T) {
 		{name: "consent, of who knows nothing of it", told: func(in *device.Instruction) { in.Manner, in.Kept = wire.Consent, []string{wire.KnowsManner} }, want: wire.ActBundle},
 		{name: "consent", told: func(in *device.Instruction) { in.Manner, in.Kept = wire.Consent, []string{wire.KnowsManner} }, knows: []string{wire.KnowsManner}, want: wire.ActInstall},
 		{name: "consent that it waits for", told: func(in *device.Instruction) { in.Manner, in.Kept = wire.Consent, []string{wire.KnowsManner} }, knows: []string{wire.KnowsManner}, waits: true, want: wire.ActBundle},
+		{name: "an order of programs, to who knows none", told: func(in *device.Instruction) { in.Release = ordered.Digest[:] }, want: wire.ActBundle},
+		{name: "an order of programs", told: func(in *device.Instruction) { in.Release = ordered.Digest[:] }, knows: []string{wire.KnowsAfter}, want: wire.ActInstall},
 		{name: "other hours", told: func(in *device.Instruction) {
 			in.Hours = &window.Hours{Window: window.Window{From: later, Minutes: 60}}
 		}, want: wire.ActBundle},

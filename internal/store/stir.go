@@ -10,7 +10,7 @@ import (
 	"github.com/hallmark-iot/hallmark/device"
 )
 
-// Stir is a change of a device: of its product, group, state, hardware, owner or mark, or of what it runs and has room for.
+// Stir is a change of a device: of its product, group, state, hardware, owner or mark, or of what it runs, knows and has room for.
 type Stir struct {
 	Seq    int64 // rises in the order in which the changes were committed, on all nodes
 	Device string
@@ -28,7 +28,7 @@ func stir(tx *Tx, id string) error {
 func turned(r device.Report) bool {
 	was, is := r.From.Twin, r.Twin
 	return r.State != r.From.State || is.Trial != was.Trial || is.Version != was.Version || !bytes.Equal(is.Release, was.Release) ||
-		!reflect.DeepEqual(is.Room, was.Room) || !reflect.DeepEqual(is.Left, was.Left) ||
+		!reflect.DeepEqual(is.Room, was.Room) || !slices.Equal(is.Knows, was.Knows) || !reflect.DeepEqual(is.Left, was.Left) ||
 		!reflect.DeepEqual(is.Reported, was.Reported) || !bytes.Equal(is.Desired, was.Desired)
 }
 

@@ -42,6 +42,7 @@ type rule struct {
 	of    int              // the component in the pool whose rule it is; -1: somebody wants it
 	needs wire.Requirement // it wants or requires this
 	only  bool             // it works on its hardware only
+	after bool             // it is started after what it needs, which is any version
 }
 
 func (p Problem) rules() (out []rule) {
@@ -54,6 +55,9 @@ func (p Problem) rules() (out []rule) {
 		}
 		for _, q := range c.Requires {
 			out = append(out, rule{of: i, needs: q})
+		}
+		for _, name := range c.After {
+			out = append(out, rule{of: i, needs: wire.Requirement{Component: name}, after: true})
 		}
 	}
 	return out
@@ -70,6 +74,9 @@ func (p Problem) text(r rule) string {
 	c := p.Pool[r.of]
 	if r.only {
 		return fmt.Sprintf("%s %s works on hardware %s only", c.Name, c.Version, strings.Join(c.Hardware, ", "))
+	}
+	if r.after {
+		return fmt.Sprintf("%s %s is started after %s", c.Name, c.Version, want)
 	}
 	return fmt.Sprintf("%s %s requires %s", c.Name, c.Version, want)
 }
@@ -146,6 +153,7 @@ type search struct {
 
 	wants []wire.Requirement
 	needs map[int][]wire.Requirement
+	after map[int][]string
 	bad   map[int]bool   // does not work on the hardware
 	fixed map[string]int // what of a component has to be in; none: it must not be
 	best  *chosen
@@ -214,7 +222,7 @@ func (s *search) choose(rules []rule) (*chosen, error) {
 
 // find gives a set that holds the rules and costs the least, or any that costs no more than most; nil: there is none.
 func (s *search) find(rules []rule, most *cost) (*chosen, error) {
-	s.best, s.any, s.wants, s.needs, s.bad = nil, most != nil, nil, map[int][]wire.Requirement{}, map[int]bool{}
+	s.best, s.any, s.wants, s.needs, s.after, s.bad = nil, most != nil, nil, map[int][]wire.Requirement{}, map[int][]string{}, map[int]bool{}
 	for _, r := range rules {
 		switch {
 		case r.of < 0:
@@ -223,6 +231,9 @@ func (s *search) find(rules []rule, most *cost) (*chosen, error) {
 			s.bad[r.of] = slices.ContainsFunc(s.p.Hardware, func(h string) bool { return !slices.Contains(s.p.Pool[r.of].Hardware, h) })
 		default:
 			s.needs[r.of] = append(s.needs[r.of], r.needs)
+			if r.after {
+				s.after[r.of] = append(s.after[r.of], r.needs.Component)
+			}
 		}
 	}
 	for name, i := range s.fixed {
@@ -239,6 +250,9 @@ func (s *search) grow(parts []int, spent cost, most *cost) error {
 	if s.left--; s.left < 0 {
 		return ErrHard
 	}
+	if !s.starts(parts) {
+		return nil
+	}
 	next, rest, open := s.open(parts)
 	least := spent.plus(rest)
 	if s.best != nil && (s.any || least.compare(s.best.cost) >= 0) || most != nil && least.compare(*most) > 0 {
@@ -254,6 +268,20 @@ func (s *search) grow(parts []int, spent cost, most *cost) error {
 		}
 	}
 	return nil
+}
+
+// starts reports whether the parts can be started: none of them waits for itself, through others.
+func (s *search) starts(parts []int) bool {
+	for left := slices.Clone(parts); len(left) > 0; {
+		rest := slices.DeleteFunc(slices.Clone(left), func(i int) bool {
+			return !slices.ContainsFunc(left, func(j int) bool { return slices.Contains(s.after[i], s.p.Pool[j].Name) })
+		})
+		if len(rest) == len(left) {
+			return false
+		}
+		left = rest
+	}
+	return true
 }
 
 // open gives the versions that fit of a component that is needed and not in yet: of the one with the fewest, the cheapest first. What all versions of one that is

@@ -216,6 +216,9 @@ func anyPool(t *rapid.T) (p Problem) {
 			for i := range draw(t, at+" requires", 0, 3) / 2 {
 				c.Requires = append(c.Requires, some(fmt.Sprint(at, " requires ", i)))
 			}
+			for i := range draw(t, at+" after", 0, 3) / 2 {
+				c.After = append(c.After, rapid.SampledFrom(names).Draw(t, fmt.Sprint(at, " after ", i)))
+			}
 			if draw(t, at+" hardware", 0, 5) == 5 {
 				c.Hardware = []string{rapid.SampledFrom([]string{"x", "y"}).Draw(t, at+" on")}
 			}
@@ -234,6 +237,20 @@ func anyPool(t *rapid.T) (p Problem) {
 
 func holds(q wire.Requirement, version string) bool {
 	return (q.From == "" || semver.Compare("v"+version, "v"+q.From) >= 0) && (q.Below == "" || semver.Compare("v"+version, "v"+q.Below) < 0)
+}
+
+// comes reports whether a component can be started before another: neither it nor what it comes after comes after that.
+func comes(p Problem, rules []rule, parts []int, name, before string, seen []string) bool {
+	if name == before {
+		return false
+	}
+	for _, r := range rules {
+		if r.after && slices.Contains(parts, r.of) && p.Pool[r.of].Name == name && !slices.Contains(seen, r.needs.Component) &&
+			!comes(p, rules, parts, r.needs.Component, before, append(seen, name)) {
+			return false
+		}
+	}
+	return true
 }
 
 // brute finds the best set that holds the rules by looking at all; each set has of each component one version, or none.
@@ -268,6 +285,9 @@ func brute(p Problem, rules []rule) *chosen {
 				continue
 			}
 			if r.only && !slices.Contains(p.Pool[r.of].Hardware, "x") {
+				return
+			}
+			if r.after && !comes(p, rules, parts, r.needs.Component, p.Pool[r.of].Name, nil) {
 				return
 			}
 			if !r.only && !slices.ContainsFunc(parts, func(i int) bool { return p.Pool[i].Name == r.needs.Component && holds(r.needs, p.Pool[i].Version) }) {
@@ -349,12 +369,17 @@ func TestCoreInWords(t *testing.T) {
 		part("app", "1.0.0", need("net", "1.0.0", "2.0.0")), part("app", "2.0.0", need("net", "2.0.0", ""), need("ui", "3.0.0", "")),
 		part("net", "1.4.0"), part("net", "2.1.0"),
 		{Name: "ui", Version: "2.0.0", Size: 1, Digest: digest("ui"), Hardware: []string{"rev-b"}},
+		{Name: "log", Version: "1.0.0", Size: 1, Digest: digest("log"), After: []string{"gps"}},
+		{Name: "egg", Version: "1.0.0", Size: 1, Digest: digest("egg"), After: []string{"hen"}},
+		{Name: "hen", Version: "1.0.0", Size: 1, Digest: digest("hen"), After: []string{"egg"}},
 	}
 	for name, c := range map[string]struct {
 		want []wire.Requirement
 		core []string
 	}{
 		"two that exclude each other":  {[]wire.Requirement{need("app", "", "2.0.0"), need("net", "2.0.0", "")}, []string{"app below 2.0.0 is wanted", "net from 2.0.0 is wanted", "app 1.0.0 requires net from 1.0.0 below 2.0.0"}},
+		"started after what is not":    {[]wire.Requirement{need("log", "", "")}, []string{"log is wanted", "log 1.0.0 is started after gps, and the pool has no gps"}},
+		"started after each other":     {[]wire.Requirement{need("egg", "", "")}, []string{"egg is wanted", "egg 1.0.0 is started after hen", "hen 1.0.0 is started after egg"}},
 		"no such version":              {[]wire.Requirement{need("app", "2.0.0", "")}, []string{"app from 2.0.0 is wanted", "app 2.0.0 requires ui from 3.0.0, and the pool has 2.0.0"}},
 		"no such component":            {[]wire.Requirement{need("gps", "", "")}, []string{"gps is wanted, and the pool has no gps"}},
 		"not on this hardware":         {[]wire.Requirement{need("ui", "", "")}, []string{"ui is wanted", "ui 2.0.0 works on hardware rev-b only, and the set is for rev-a"}},
