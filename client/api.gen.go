@@ -3418,6 +3418,8 @@ type ReleaseApprover struct {
 
 // ReleaseComponent defines model for ReleaseComponent.
 type ReleaseComponent struct {
+	// After of a program: names of those that are up before it is started, and that it is stopped before, rising
+	After        []string          `json:"after,omitempty"`
 	Args         []string          `json:"args,omitempty"`
 	Artifact     []byte            `json:"artifact"`
 	Capabilities *WireCapabilities `json:"capabilities,omitempty"`
@@ -4466,6 +4468,7 @@ type WireCommand struct {
 
 // WireComponent defines model for WireComponent.
 type WireComponent struct {
+	After        []string          `json:"after,omitempty"`
 	Args         []string          `json:"args,omitempty"`
 	Capabilities *WireCapabilities `json:"capabilities,omitempty"`
 	Digest       []byte            `json:"digest"`
