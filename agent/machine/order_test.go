@@ -302,6 +302,33 @@ func TestAnIsolationKeepsTheOrder(t *testing.T) {
 	}
 }
 
+// A program that has done what was wanted of it, and ended, talks to nobody: an isolation does not begin it anew, nor those that come after it.
+func TestAnIsolationLeavesWhatHasEndedWell(t *testing.T) {
+	s := newShop(t)
+	code, err := os.ReadFile("/bin/true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(code)
+	prepare := wire.Component{
+		Name: "prepare", Kind: wire.KindExec, Version: "1.0.0", Size: uint64(len(code)), Digest: sum[:], Health: wire.HealthAlive, Capabilities: shared,
+	}
+	all := s.set(wire.Component{Name: "prepare"}, wire.Component{Name: "app", After: []string{"prepare"}})
+	all[0].what, all[0].start = prepare, func() (*launch.Process, error) { return launch.Start(bytes.NewReader(code), prepare, s.o) }
+	s.ready("app")
+	s.p.replace(all)
+	s.until("app")
+	before := []*launch.Process{all[0].proc, all[1].proc}
+	for _, on := range []bool{true, false} {
+		if err := s.p.Isolate(on); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if all[0].proc != before[0] || all[1].proc != before[1] || before[1].Ended() {
+		t.Error("they were started anew")
+	}
+}
+
 // Nothing changes for programs that nobody told to be quiet when they are told that they need not be: one that has no ears goes on.
 func TestTheEndOfNoIsolationChangesNothing(t *testing.T) {
 	code, err := os.ReadFile("/bin/sleep")

@@ -253,7 +253,11 @@ func (p *Programs) Isolate(on bool) error {
 		order = "isolate on"
 	}
 	for _, x := range slices.Backward(p.list) {
-		if x.proc != nil && !obeys(x.proc, order) {
+		switch {
+		case x.proc == nil:
+		case x.proc.Ended() && (on || !failed(x.proc)): // it talks to nobody; what it may have left behind does not either
+			x.proc.Stop()
+		case !obeys(x.proc, order):
 			p.halt(x) // and begin anew, rather than half isolated
 		}
 	}
