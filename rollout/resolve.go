@@ -25,7 +25,7 @@ type Resolved struct {
 	OfOthers  int               `json:"of_others,omitempty" doc:"members that another rollout has"`
 	NoWayBack int               `json:"no_way_back,omitempty" doc:"members that would have no way back after a halt"`
 	Unsized   int               `json:"unsized,omitempty" doc:"members that have not said what room their flash has: each decides by itself whether the release fits"`
-	LeftOut   map[string]int    `json:"left_out,omitempty"` // how many for which kind of reason: state, hardware, settings, room, left, runs it, assurance, consent, version, newer, stepping stone, counter, other rollout, other product
+	LeftOut   map[string]int    `json:"left_out,omitempty"` // how many for which kind of reason: state, hardware, settings, room, order, left, runs it, assurance, consent, version, newer, stepping stone, counter, other rollout, other product
 	Stones    []Detour          `json:"stepping_stones,omitempty" doc:"members that are taken over other versions first"`
 	Waves     []WaveState       `json:"waves"`
 	Set       wire.DeviceSet    `json:"set"` // commits to all members
