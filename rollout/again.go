@@ -58,7 +58,7 @@ func (s *Service) again(ctx context.Context, now time.Time, r Rollout, m wire.Re
 	for after := ""; ; {
 		some, err := s.cfg.Store.Missing(ctx, r, &back, after, maxOwed)
 		if err == nil && len(some) > 0 {
-			err = errors.Join(s.cameByItself(ctx, now, r, m, some), s.takeIn(ctx, now, r, m, names(some)))
+			err = errors.Join(s.cameByItself(ctx, now, r, m, some), s.recall(ctx, now, r, m, names(some)))
 		}
 		if err != nil || len(some) < maxOwed {
 			s.recalled[r.Spec.ID] = now
@@ -66,6 +66,15 @@ func (s *Service) again(ctx context.Context, now time.Time, r Rollout, m wire.Re
 		}
 		after = some[len(some)-1].Device
 	}
+}
+
+// recall takes those of the devices into the wave under way that fit still.
+func (s *Service) recall(ctx context.Context, now time.Time, r Rollout, m wire.Release, some []string) error {
+	members, err := s.joiners(ctx, r, m, some)
+	if err != nil || len(members) == 0 {
+		return err
+	}
+	return s.admit(ctx, now, r, members)
 }
 
 // cameByItself marks those that are not to be told again: they run the release by now, and have proven it, or a later one.

@@ -51,19 +51,19 @@ func (s *Service) join(ctx context.Context, now time.Time, r Rollout, m wire.Rel
 			s.joined[r.Spec.ID] = now
 			return r, err
 		}
+		members, err := s.joiners(ctx, r, m, changed)
+		if err != nil {
+			return r, err
+		}
 		r.Stir = upTo
-		if err := s.takeIn(ctx, now, r, m, changed); err != nil {
+		if err := s.admit(ctx, now, r, members); err != nil {
 			return r, err
 		}
 	}
 }
 
-// takeIn takes those of the devices into the wave under way that fit, and belong into it or one before.
-func (s *Service) takeIn(ctx context.Context, now time.Time, r Rollout, m wire.Release, some []string) error {
-	members, err := s.joiners(ctx, r, m, some)
-	if err != nil {
-		return err
-	}
+// admit takes members into the wave under way, and keeps r.Stir.
+func (s *Service) admit(ctx context.Context, now time.Time, r Rollout, members []Member) error {
 	return s.cfg.Store.JoinDevices(ctx, r, members, func(joined []string) (ledger.Fact, error) { return s.joinedFact(ctx, now, r, joined) })
 }
 

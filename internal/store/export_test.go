@@ -42,3 +42,6 @@ func Wakes(query string) bool { return waking.MatchString(query) }
 
 // AgeEars makes what was heard of other nodes older.
 func (db *DB) AgeEars(by time.Duration) { db.ears.looked.Add(-int64(by)) }
+
+// MissingQueries are what a rollout asks for who did not show.
+var MissingQueries = []string{missing + missingFirst, missing + missingHeard + missingFirst}

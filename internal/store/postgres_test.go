@@ -8,5 +8,5 @@ import (
 
 // What is shown of the store here is so on every engine, but for tests that are about SQLite.
 func TestEverythingOnPostgres(t *testing.T) {
-	storetest.AgainOnPostgres(t, "TestListsWalkAlongIndexes", "TestDevicesOfAListAreLookedUp", "TestKilledAnywhere.*", "TestNodes.*", "TestAStoppedDatabase.*", "TestOneNodeLeads", "TestFactsDoNotWait.*")
+	storetest.AgainOnPostgres(t, "TestListsWalkAlongIndexes", "TestDevicesOfAListAreLookedUp", "TestWhoIsMissingIsLookedUp", "TestKilledAnywhere.*", "TestNodes.*", "TestAStoppedDatabase.*", "TestOneNodeLeads", "TestFactsDoNotWait.*")
 }

@@ -85,13 +85,19 @@ func (s *Rollouts) Place(ctx context.Context, id, device string) (rollout.Status
 
 // Missing implements rollout.Places.
 func (s *Rollouts) Missing(ctx context.Context, r rollout.Rollout, heard *rollout.Heard, after string, limit int) ([]rollout.Status, error) {
-	query, args := placeColumns+` WHERE x.rollout_id = $1 AND x.device_id > $2 AND`+isMissing, []any{r.Spec.ID, after, atMost(limit)}
-	if heard != nil {
-		query += ` AND x.told <= $4 AND d.last_seen >= $5 AND x.again < $6`
-		args = append(args, Millis(heard.Told), Millis(heard.Since), timesOf(r))
+	args := []any{r.Spec.ID, after, atMost(limit)}
+	if heard == nil {
+		return collect(ctx, s.db, scanStatus, missing+missingFirst, args...)
 	}
-	return collect(ctx, s.db, scanStatus, query+` ORDER BY x.device_id LIMIT $3`, args...)
+	return collect(ctx, s.db, scanStatus, missing+missingHeard+missingFirst, append(args, Millis(heard.Told), Millis(heard.Since), timesOf(r))...)
 }
+
+// The parts of the question who is missing.
+const (
+	missing      = placeColumns + ` WHERE x.rollout_id = $1 AND x.device_id > $2 AND` + isMissing
+	missingHeard = ` AND x.told <= $4 AND d.last_seen >= $5 AND x.again < $6`
+	missingFirst = ` ORDER BY x.device_id LIMIT $3`
+)
 
 // forget takes out the places that devices had left.
 func forget(tx *Tx, id, list string, tally rollout.Tally) error {

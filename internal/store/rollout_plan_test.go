@@ -4,6 +4,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/hallmark-iot/hallmark/internal/store"
 )
 
 // found are the ways to a device, to its place in a rollout and to its part in a command that do not grow with how many there are: by its ID.
@@ -40,5 +42,16 @@ func TestDevicesOfAListAreLookedUp(t *testing.T) {
 	}
 	if asked < 5 {
 		t.Errorf("only %d plans look at devices: %q", asked, queries)
+	}
+}
+
+// Who is missing is found along the index of those alone, however many devices a rollout has.
+func TestWhoIsMissingIsLookedUp(t *testing.T) {
+	r := newRoll(t, 2)
+	for _, q := range store.MissingQueries {
+		p := plan(t, r.db, q, make([]any, strings.Count(r.db.Rewritten(q), "?")))
+		if !strings.Contains(p, "SEARCH x USING INDEX rollout_place_missing (rollout_id=? AND mark=? AND open=? AND device_id>?)") {
+			t.Errorf("%s\n\t%s", q, p)
+		}
 	}
 }
