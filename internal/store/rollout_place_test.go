@@ -446,11 +446,16 @@ func (r *roll) before(id string) {
 	if storetest.OnPostgres() {
 		engine = "postgres"
 	}
-	text, err := os.ReadFile(engine + "/migrations/0470_rollout_place.sql")
-	if err != nil {
-		r.t.Fatal(err)
+	script := func(name string) (up, down string) {
+		text, err := os.ReadFile(engine + "/migrations/" + name)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		up, down, _ = strings.Cut(string(text), "-- +goose Down")
+		return up, down
 	}
-	up, down, _ := strings.Cut(string(text), "-- +goose Down")
+	up, down := script("0470_rollout_place.sql")
+	again, _ := script("0496_rollout_again.sql") // of the same table, which is made anew
 	run := func(tx *store.Tx, script string) error {
 		for q := range strings.SplitSeq(script, ";\n") {
 			if strings.TrimSpace(q) == "" {
@@ -482,7 +487,7 @@ func (r *roll) before(id string) {
 			SELECT $1, 2, d.id, d.release, 1 FROM device d WHERE NOT EXISTS (SELECT 1 FROM rollout_device x WHERE x.device_id = d.id)`, id); err != nil {
 			return err
 		}
-		return run(tx, up)
+		return run(tx, up+again)
 	}); err != nil {
 		r.t.Fatal(err)
 	}
