@@ -32,15 +32,19 @@ func BenchmarkPollHawkBit(b *testing.B) {
 	program := builtHawkBit(b)
 	for name, database := range map[string]func() []string{
 		"h2": func() []string {
-			return []string{"--spring.jpa.database=H2", "--spring.datasource.driverClassName=org.h2.Driver", "--spring.datasource.username=sa", "--spring.datasource.password=",
-				"--spring.datasource.url=jdbc:h2:mem:sp-db;DB_CLOSE_DELAY=-1;MODE=MySQL"}
+			return []string{
+				"--spring.jpa.database=H2", "--spring.datasource.driverClassName=org.h2.Driver", "--spring.datasource.username=sa", "--spring.datasource.password=",
+				"--spring.datasource.url=jdbc:h2:mem:sp-db;DB_CLOSE_DELAY=-1;MODE=MySQL",
+			}
 		},
 		"postgres": func() []string {
 			c := storetest.Shared(b)
 			url, err := url.Parse(c.URL(c.Create(b, false)))
 			benchMust(b, err)
-			return []string{"--spring.jpa.database=POSTGRESQL", "--spring.datasource.driverClassName=org.postgresql.Driver", "--spring.datasource.username=" + url.User.Username(),
-				"--spring.datasource.url=jdbc:postgresql://localhost" + url.Path + "?socketFactory=org.newsclub.net.unix.AFUNIXSocketFactory$FactoryArg&socketFactoryArg=" + c.Dir + "/.s.PGSQL.5432"}
+			return []string{
+				"--spring.jpa.database=POSTGRESQL", "--spring.datasource.driverClassName=org.postgresql.Driver", "--spring.datasource.username=" + url.User.Username(),
+				"--spring.datasource.url=jdbc:postgresql://localhost" + url.Path + "?socketFactory=org.newsclub.net.unix.AFUNIXSocketFactory$FactoryArg&socketFactoryArg=" + c.Dir + "/.s.PGSQL.5432",
+			}
 		},
 	} {
 		var clients []*ddiClient
