@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"strings"
@@ -186,4 +187,18 @@ func FuzzDecodeHistory(f *testing.F) {
 			t.Errorf("another encoding: %v", err)
 		}
 	})
+}
+
+// Who writes another program that makes or checks histories has these to compare with; they were computed by another.
+func TestTheNonceOfAHistoryIsAsItSays(t *testing.T) {
+	h := carton.History{Device: strings.Repeat("ab", 16), At: 1_900_000_000, Directive: []byte("directive"), Checkin: []byte("check-in")}
+	for want, log := range map[string][][]byte{
+		"932e50d9dd008fb432a162d42c819455638d4fb424a2e6cdab0f4ec1ca4fe03f": nil,
+		"6e674e17643f16a6e21419a3834a86b0c3d8ed8ed8ddb905716401412938aa81": {[]byte("one"), []byte("two")},
+	} {
+		h.Log = log
+		if got := fmt.Sprintf("%x", h.Nonce()); got != want {
+			t.Errorf("%d batches: %s, want %s", len(log), got, want)
+		}
+	}
 }

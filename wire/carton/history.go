@@ -59,7 +59,11 @@ func DecodeHistory(data []byte) (History, error) {
 	return h, h.check()
 }
 
-// Nonce is what the evidence of a history is over: SHA-256(tag ‖ device ‖ at ‖ SHA-256(directive) ‖ SHA-256(check-in) ‖ SHA-256(SHA-256(batch) ‖ …)).
+// Nonce is what the evidence of a history is over:
+//
+//	SHA-256("hallmark-carton-history" ‖ 0x00 ‖ length of device ‖ device ‖ at ‖ SHA-256(directive) ‖ SHA-256(check-in) ‖ SHA-256(SHA-256(batch) ‖ …))
+//
+// The length is one byte, and at eight, the highest first. Without a log the last is SHA-256 of nothing.
 func (h History) Nonce() [32]byte {
 	directive, checkin := sha256.Sum256(h.Directive), sha256.Sum256(h.Checkin)
 	b := append([]byte("hallmark-carton-history\x00"), byte(len(h.Device)))
