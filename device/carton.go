@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
@@ -23,9 +24,14 @@ type CartonOf struct {
 	Group   string   `json:"group,omitempty"`   // those in it, or in one below
 }
 
+// names reports whether a device may be one of those, by its name alone.
+func (of CartonOf) names(id string) bool {
+	return len(of.Devices) == 0 || slices.Contains(of.Devices, id)
+}
+
 // takes reports whether a device is one of those.
 func (of CartonOf) takes(d Device) bool {
-	return (len(of.Devices) == 0 || slices.Contains(of.Devices, d.ID)) && (of.Group == "" || access.Holds(access.Join(d.Product, of.Group), access.Join(d.Product, d.Group)))
+	return of.names(d.ID) && (of.Group == "" || access.Holds(access.Join(d.Product, of.Group), access.Join(d.Product, d.Group)))
 }
 
 // recipient is a device that a carton is for.
@@ -37,34 +43,33 @@ type recipient struct {
 // Carton writes the head of a carton: what devices are told that were commanded to install a release, and may be told by hand. Each has a directive of its own, whose counter is durable before it exists; a device
 // that is told anything else meanwhile, or is given a later carton, refuses this one. It gives the head as its reader knows it, beside its bytes.
 func (s *Service) Carton(ctx context.Context, caller access.Caller, release [32]byte, of CartonOf) (h carton.Head, encoded []byte, err error) {
-	m, _, err := s.cfg.Releases.Manifest(ctx, release)
-	if err != nil && fault.KindOf(err) != fault.NotFound {
-		return h, nil, err
+	m, _, unknown := s.cfg.Releases.Manifest(ctx, release)
+	if unknown != nil && fault.KindOf(unknown) != fault.NotFound {
+		return h, nil, unknown
 	}
 	now := s.cfg.Now().UTC()
-	all, looked := []recipient(nil), err
-	read := func() (err error) {
-		if looked == nil && all == nil {
-			all, err = s.recipients(ctx, m.Product, release, of, now)
+	read := sync.OnceValues(func() ([]recipient, error) {
+		if unknown != nil { // which only who may export is told
+			return nil, nil
 		}
-		return err
-	}
+		return s.recipients(ctx, m.Product, release, of, now)
+	})
 	if err := s.overAll(ctx, caller, access.RolloutControl, access.Resource{Type: "device", Product: m.Product}, func() ([]string, error) {
-		err := read()
+		all, err := read()
 		return groupsOf(all), err
 	}); err != nil {
 		return h, nil, err
 	}
-	if err := read(); err != nil {
-		return h, nil, err
-	}
+	all, err := read()
 	switch {
-	case looked != nil:
-		return h, nil, looked
+	case err != nil:
+		return h, nil, err
+	case unknown != nil:
+		return h, nil, unknown
 	case len(all) == 0:
 		return h, nil, nobody(m)
 	case len(all) > carton.MaxDevices:
-		return h, nil, fault.New(fault.Invalid, "carton.devices", fmt.Sprintf("more than %d devices, which is what a carton has at most", carton.MaxDevices), "name a group, or devices")
+		return h, nil, tooMany(fmt.Errorf("more than %d devices, which is what a carton has at most", carton.MaxDevices))
 	}
 	if h, err = s.packed(ctx, m, release, all, now); errors.Is(err, ledger.ErrNotYetWitnessed) {
 		return h, nil, fault.Newf(fault.Unavailable, "carton.not-witnessed", "what is to go into the carton: %w", err).With("try again when the log is witnessed; `hallmark log keys` shows its witnesses")
@@ -75,14 +80,18 @@ func (s *Service) Carton(ctx context.Context, caller access.Caller, release [32]
 		return h, nil, nobody(m)
 	}
 	if encoded, err = carton.Encode(h); errors.Is(err, wire.ErrTooLarge) {
-		err = fault.Newf(fault.Invalid, "carton.devices", "%w", err).With("name a group, or devices")
+		err = tooMany(err)
 	}
 	return h, encoded, err
 }
 
+func tooMany(err error) error {
+	return fault.Newf(fault.Invalid, "carton.devices", "too much for one carton: %w", err).With("name a group, or devices")
+}
+
 func nobody(m wire.Release) error {
 	return fault.New(fault.Conflict, "carton.nobody", fmt.Sprintf("no such device was told to install release %s in a way that may be carried, or each has answered", m.ID),
-		"create a rollout of it with `hallmark rollout create --alone`, and start it")
+		"see who has not answered with `hallmark rollout show`; if nobody was told, create a rollout of it with `hallmark rollout create --alone`, and start it")
 }
 
 func groupsOf(all []recipient) (groups []string) {
@@ -94,7 +103,8 @@ func groupsOf(all []recipient) (groups []string) {
 	return groups
 }
 
-// recipients are the devices that have not answered a command to install the release which may be carried, by name; no more are read than a carton has, and one.
+// recipients are the devices that have not answered a command to install the release which may be carried, by name; no more are given than a carton has, and one. Each device that may be one is
+// read by itself: of those that are named no other, but of a group all that have not answered, until there are enough.
 func (s *Service) recipients(ctx context.Context, product string, release [32]byte, of CartonOf, now time.Time) (out []recipient, err error) {
 	commands, err := s.cfg.Commands.CommandsFor(ctx, product, release[:], now)
 	if err != nil {
@@ -112,7 +122,7 @@ func (s *Service) recipients(ctx context.Context, product string, release [32]by
 			}
 			for _, x := range some {
 				after = x.Device
-				if x.Standing != Pending && x.Standing != Delivered || have[x.Device] {
+				if x.Standing != Pending && x.Standing != Delivered || have[x.Device] || !of.names(x.Device) {
 					continue
 				}
 				d, err := s.cfg.Registry.Device(ctx, x.Device)
@@ -155,11 +165,8 @@ func (s *Service) packed(ctx context.Context, m wire.Release, release [32]byte, 
 		}
 	}
 	places, oldest, room := map[string]uint{}, current.Wire.Version, carton.MaxLogs
-	for _, r := range all {
-		if has := max(r.device.Twin.Bundle, 1); current.Wire.Version > has+carton.MaxSteps {
-			return h, fault.New(fault.Conflict, "carton.steps", fmt.Sprintf("device %s has trust bundle %d, the newest is %d: a carton brings %d", r.device.ID, has, current.Wire.Version, carton.MaxSteps),
-				"bring that device onto a line, and export for the others")
-		}
+	if err := near(all, current.Wire.Version); err != nil {
+		return h, err
 	}
 	for _, r := range all {
 		at, ok := places[r.command.ID]
@@ -178,7 +185,7 @@ func (s *Service) packed(ctx context.Context, m wire.Release, release [32]byte, 
 		if err != nil {
 			return h, err
 		}
-		if d.Log, err = s.heard(ctx, d.ID, &room); err != nil {
+		if d.Log, err = s.reached(ctx, d.ID, &room); err != nil {
 			return h, err
 		}
 		d.Command = at
@@ -186,6 +193,26 @@ func (s *Service) packed(ctx context.Context, m wire.Release, release [32]byte, 
 		oldest = min(oldest, max(r.device.Twin.Bundle, 1))
 	}
 	return h, s.addSteps(ctx, &h, m.Product, oldest, current.Wire.Version)
+}
+
+// near refuses devices whose trust bundle is farther from the newest than a carton leads.
+func near(all []recipient, newest uint64) error {
+	const named = 20
+	var far []string
+	for _, r := range all {
+		if has := max(r.device.Twin.Bundle, 1); newest > has+carton.MaxSteps {
+			far = append(far, fmt.Sprintf("%s has %d", r.device.ID, has))
+		}
+	}
+	if len(far) == 0 {
+		return nil
+	}
+	text := strings.Join(far[:min(len(far), named)], ", ")
+	if more := len(far) - named; more > 0 {
+		text += fmt.Sprintf(", and %d more", more)
+	}
+	return fault.New(fault.Conflict, "carton.steps", fmt.Sprintf("the newest trust bundle is %d, a carton brings %d, and these devices are farther behind: %s", newest, carton.MaxSteps, text),
+		"bring those onto a line, and export for the others")
 }
 
 // told signs what one device is told. It is for as long as the proofs beside it are believed.
@@ -222,8 +249,8 @@ func (s *Service) told(ctx context.Context, r recipient, b wire.Bundle, key cryp
 	return out, err
 }
 
-// heard is how far a device's log is here, as long as there is room for it: the device goes on from there in its next history, and its log is free up to there.
-func (s *Service) heard(ctx context.Context, id string, room *int) (*wire.Logged, error) {
+// reached is how far a device's log is here, as long as there is room for it: the device goes on from there in its next history, and its log is free up to there.
+func (s *Service) reached(ctx context.Context, id string, room *int) (*wire.Logged, error) {
 	if s.cfg.Journal == nil {
 		return nil, nil
 	}
@@ -231,11 +258,11 @@ func (s *Service) heard(ctx context.Context, id string, room *int) (*wire.Logged
 	if err != nil || anchor == nil {
 		return nil, err
 	}
-	size, err := wire.Marshal(*anchor)
-	if err != nil || len(size) > *room {
+	encoded, err := wire.Marshal(*anchor)
+	if err != nil || len(encoded) > *room {
 		return nil, err
 	}
-	*room -= len(size)
+	*room -= len(encoded)
 	return anchor, nil
 }
 

@@ -21,7 +21,9 @@ import (
 )
 
 // carrying has the world's registry take in what is carried.
-func (r *roll) carrying() {
+func (r *roll) carrying() { r.carryingFrom(r.db.Devices()) }
+
+func (r *roll) carryingFrom(registry device.Registry) {
 	r.t.Helper()
 	clock := func() time.Time { return r.now }
 	judge, err := attest.NewService(attest.Config{Store: r.db.Attest(), Guard: r.guard, References: r.db.Releases(), Now: clock, Policy: func(context.Context, string) (attest.Policy, error) {
@@ -32,7 +34,7 @@ func (r *roll) carrying() {
 	}
 	dev := r.db.Devices()
 	if r.devices, err = device.NewService(device.Config{
-		Registry: dev, Reports: dev, Commands: dev, Trust: dev, Groups: dev, Forgetter: dev, Guard: r.guard, Ledger: r.ledger, Releases: r.releases, Bundles: dev, Records: dev,
+		Registry: registry, Reports: dev, Commands: dev, Trust: dev, Groups: dev, Forgetter: dev, Guard: r.guard, Ledger: r.ledger, Releases: r.releases, Bundles: dev, Records: dev,
 		Authorities: func() []crypto.Signer { return []crypto.Signer{r.authority} }, Now: clock,
 		Evidence: judge, Journal: devicelog.NewService(r.db, r.ledger, r.guard),
 	}); err != nil {
@@ -394,5 +396,30 @@ func TestAHistoryOfTheSellerBringsNothingButTheLog(t *testing.T) {
 	}
 	if d, err := r.devices.Get(t.Context(), access.Internal("test"), devN(0)); err != nil || !reflect.DeepEqual(d, before) {
 		t.Errorf("it changed %+v to %+v, %v", before, d, err)
+	}
+}
+
+// readsCounted is a registry that counts how often each device is read.
+type readsCounted struct {
+	device.Registry
+	reads map[string]int
+}
+
+func (c readsCounted) Device(ctx context.Context, id string) (device.Device, error) {
+	c.reads[id]++
+	return c.Registry.Device(ctx, id)
+}
+
+// Of a rollout of many, who exports for a few reads those alone.
+func TestACartonForAFewReadsNoOther(t *testing.T) {
+	r := begun(t)
+	c := readsCounted{r.db.Devices(), map[string]int{}}
+	r.carryingFrom(c)
+	h, code := r.pack(device.CartonOf{Devices: []string{devN(1)}})
+	if code != "" || !slices.Equal(names(h), []string{devN(1)}) {
+		t.Fatalf("%q, %q", code, names(h))
+	}
+	if c.reads[devN(0)] != 0 || c.reads[devN(1)] == 0 {
+		t.Errorf("read: %v", c.reads)
 	}
 }
