@@ -5,9 +5,6 @@ import (
 	"math"
 )
 
-// Cap is the number of failures a wave of n devices bears.
-func (w Wave) Cap(n int) int { return bear(w.MaxFailures, w.MaxFailuresRate, n) }
-
 // bear is the smaller of a number and a percentage of n, of those that are given.
 func bear(most, rate, n int) int {
 	part := rate * n / 100

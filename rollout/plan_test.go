@@ -628,7 +628,7 @@ func TestOwnSilenceIsNotTheDevices(t *testing.T) {
 	}
 }
 
-func TestCap(t *testing.T) {
+func TestWhatAWaveBears(t *testing.T) {
 	for _, c := range []struct {
 		w       Wave
 		n, want int
@@ -640,7 +640,7 @@ func TestCap(t *testing.T) {
 		{Wave{MaxFailures: 3, MaxFailuresRate: 5}, 100, 3},
 		{Wave{MaxFailures: 9, MaxFailuresRate: 5}, 100, 5},
 	} {
-		if got := c.w.Cap(c.n); got != c.want {
+		if got := bear(c.w.MaxFailures, c.w.MaxFailuresRate, c.n); got != c.want {
 			t.Errorf("%+v of %d: %d, want %d", c.w, c.n, got, c.want)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -159,7 +160,7 @@ func (s *Service) Start(ctx context.Context, caller access.Caller, id string) (R
 
 // Pause lets no further wave go. Devices that were told already go on, and their failures still halt.
 func (s *Service) Pause(ctx context.Context, caller access.Caller, id, reason string) (Rollout, error) {
-	return s.turn(ctx, caller, id, reason, ledger.KindRolloutPaused, "paused", func(r *Rollout) bool {
+	return s.turn(ctx, caller, id, reason, ledger.KindRolloutPaused, nil, "paused", func(r *Rollout) bool {
 		ok := r.Phase == Running
 		r.Phase = Paused
 		return ok
@@ -168,7 +169,7 @@ func (s *Service) Pause(ctx context.Context, caller access.Caller, id, reason st
 
 // Resume undoes Pause.
 func (s *Service) Resume(ctx context.Context, caller access.Caller, id, reason string) (Rollout, error) {
-	return s.turn(ctx, caller, id, reason, ledger.KindRolloutResumed, "resumed", func(r *Rollout) bool {
+	return s.turn(ctx, caller, id, reason, ledger.KindRolloutResumed, nil, "resumed", func(r *Rollout) bool {
 		ok := r.Phase == Paused
 		r.Phase = Running
 		return ok
@@ -177,7 +178,7 @@ func (s *Service) Resume(ctx context.Context, caller access.Caller, id, reason s
 
 // Abort ends a rollout where it is: who was not told is not told any more, and nobody is sent back.
 func (s *Service) Abort(ctx context.Context, caller access.Caller, id, reason string) (Rollout, error) {
-	return s.turn(ctx, caller, id, reason, ledger.KindRolloutAborted, "aborted", func(r *Rollout) bool {
+	return s.turn(ctx, caller, id, reason, ledger.KindRolloutAborted, nil, "aborted", func(r *Rollout) bool {
 		switch r.Phase {
 		case Created:
 			r.Phase, r.Ended = Aborted, s.cfg.Now().UTC()
@@ -193,7 +194,7 @@ func (s *Service) Abort(ctx context.Context, caller access.Caller, id, reason st
 
 // Shut lets no further device join a dynamic rollout: it completes when the waves that there are have.
 func (s *Service) Shut(ctx context.Context, caller access.Caller, id, reason string) (Rollout, error) {
-	return s.turn(ctx, caller, id, reason, ledger.KindRolloutShut, "shut", func(r *Rollout) bool {
+	return s.turn(ctx, caller, id, reason, ledger.KindRolloutShut, nil, "shut", func(r *Rollout) bool {
 		ok := r.Joins()
 		r.Shut, r.Stir = s.cfg.Now().UTC(), Unfollowed
 		return ok
@@ -202,7 +203,7 @@ func (s *Service) Shut(ctx context.Context, caller access.Caller, id, reason str
 
 // Halt does by hand what too many failures do: the wave under way ends, and who confirmed the release, in any wave, is sent back.
 func (s *Service) Halt(ctx context.Context, caller access.Caller, id, reason string) (Rollout, error) {
-	return s.turn(ctx, caller, id, reason, ledger.KindRolloutHalted, "halted", func(r *Rollout) bool {
+	return s.turn(ctx, caller, id, reason, ledger.KindRolloutHalted, nil, "halted", func(r *Rollout) bool {
 		if r.Phase != Running && r.Phase != Paused {
 			return false
 		}
@@ -212,7 +213,8 @@ func (s *Service) Halt(ctx context.Context, caller access.Caller, id, reason str
 	})
 }
 
-func (s *Service) turn(ctx context.Context, caller access.Caller, id, reason string, kind ledger.Kind, what string, do func(*Rollout) bool) (Rollout, error) {
+// turn does something to a rollout that changes its phase, or how it goes; says is what its fact has beside what all such facts have.
+func (s *Service) turn(ctx context.Context, caller access.Caller, id, reason string, kind ledger.Kind, says map[string]any, what string, do func(*Rollout) bool) (Rollout, error) {
 	r, err := s.open(ctx, caller, access.RolloutControl, id)
 	if err != nil {
 		return Rollout{}, err
@@ -225,9 +227,7 @@ func (s *Service) turn(ctx context.Context, caller access.Caller, id, reason str
 		return Rollout{}, wrongPhase(was, what)
 	}
 	data := map[string]any{"rollout": id, "wave": r.Wave, "reason": reason}
-	if kind == ledger.KindRolloutPaced {
-		data["bandwidth"] = r.Spec.Bandwidth
-	}
+	maps.Copy(data, says)
 	f, err := fact(kind, s.cfg.Now(), caller.ID, id, s.cause(ctx, r), data)
 	if err != nil {
 		return Rollout{}, err

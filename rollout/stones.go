@@ -94,12 +94,15 @@ func (s *Service) stones(ctx context.Context, product string, to [32]byte) (*sto
 			return sizes, nil
 		}
 		forms, err := s.cfg.Releases.Forms(ctx, from, to)
+		if err != nil {
+			return nil, err
+		}
 		sizes := map[[32]byte]uint64{}
 		for _, f := range forms {
 			sizes[[32]byte(f.Component)] = f.Size
 		}
 		made[pair{from, to}] = sizes
-		return sizes, err
+		return sizes, nil
 	}
 	return out, nil
 }
