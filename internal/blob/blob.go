@@ -235,8 +235,11 @@ func (s *Store) verify(ctx context.Context, digest [32]byte) (err error) {
 		return fmt.Errorf("blob %x: %w", digest, err)
 	}
 	got, sums, err := in.end()
-	if err != nil || got != digest {
-		return damaged(digest, "it is another file, or none")
+	if err != nil {
+		return damaged(digest, "read to its end it is no blob: "+err.Error())
+	}
+	if got != digest {
+		return damaged(digest, "it is another file")
 	}
 	k := newKnown(now, sums)
 	for i := range k.good {
