@@ -62,4 +62,25 @@ func (a *api) registerArtifacts(h huma.API) {
 				return out, err
 			})
 		})
+	get := op("get-artifact", http.MethodGet, "/products/{product}/artifacts/{digest}", "Get an artifact's bytes")
+	huma.Register(h, get, func(ctx context.Context, in *struct {
+		Product string `path:"product" maxLength:"64"`
+		ByDigest
+	},
+	) (*huma.StreamResponse, error) {
+		d, err := in.digest()
+		if err != nil {
+			return nil, a.problem(ctx, err)
+		}
+		_, f, err := a.Release.Open(ctx, callerOf(ctx), in.Product, d)
+		if err != nil {
+			return nil, a.problem(ctx, err)
+		}
+		return &huma.StreamResponse{Body: func(hc huma.Context) { //nolint:contextcheck // it has the context of its request
+			a.giveDocument(hc, f, in.Digest)
+		}}, nil
+	})
+	h.OpenAPI().Paths[get.Path].Get.Responses["200"] = &huma.Response{
+		Description: "OK", Content: map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: "string", Format: "binary"}}},
+	}
 }
