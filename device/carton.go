@@ -49,8 +49,8 @@ func (s *Service) Carton(ctx context.Context, caller access.Caller, release [32]
 	}
 	now := s.cfg.Now().UTC()
 	read := sync.OnceValues(func() ([]recipient, error) {
-		if unknown != nil { // which only who may export is told
-			return nil, nil
+		if unknown != nil {
+			return nil, nil //nolint:nilerr // it is given behind the guard, below
 		}
 		return s.recipients(ctx, m.Product, release, of, now)
 	})
