@@ -15,7 +15,7 @@ import (
 // authority gives the newest directive key of this instance that b believes.
 func (s *Service) authority(b wire.Bundle) (crypto.Signer, bool) {
 	for _, k := range s.cfg.Authorities() {
-		kid, err := wire.KeyIDOf(k.Public())
+		kid, err := wire.IDOf(k)
 		if err == nil && b.Directive.Has(kid) {
 			return k, true
 		}
