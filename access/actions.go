@@ -55,6 +55,7 @@ const (
 	PartsManage      Action = "parts:manage"
 	ArtifactUpload   Action = "artifact:upload"
 	ArtifactRead     Action = "artifact:read"
+	ArtifactPrune    Action = "artifact:prune"
 	RolloutCreate    Action = "rollout:create"
 	RolloutControl   Action = "rollout:control"
 	RolloutRead      Action = "rollout:read"

@@ -3303,6 +3303,43 @@ type ProductEnrolment struct {
 // ProductEnrolmentMode approved: a person lets each request with a factory identity in; renewals go on by themselves
 type ProductEnrolmentMode string
 
+// PruneRequest defines model for PruneRequest.
+type PruneRequest struct {
+	// DryRun only say what it is
+	DryRun *bool `json:"dry_run,omitempty"`
+
+	// OlderS seconds since anybody touched it, an hour at least; none: 30 days
+	OlderS *int64 `json:"older_s,omitempty"`
+}
+
+// Pruned defines model for Pruned.
+type Pruned struct {
+	// Artifacts how many that nothing named
+	Artifacts int64 `json:"artifacts"`
+
+	// Bytes that are freed, soon after: what another row names stays
+	Bytes int64 `json:"bytes"`
+
+	// Deltas how many that nobody needed
+	Deltas int64 `json:"deltas"`
+
+	// Names the artifacts, at most 1000 of them
+	Names []PrunedArtifact `json:"names"`
+
+	// Strays bytes that uploads left which broke off, of whatever product: how many
+	Strays int64 `json:"strays"`
+}
+
+// PrunedArtifact defines model for PrunedArtifact.
+type PrunedArtifact struct {
+	At        time.Time      `json:"at"`
+	By        string         `json:"by"`
+	Digest    string         `json:"digest"`
+	Name      string         `json:"name"`
+	Protected *WireProtected `json:"protected,omitempty"`
+	Size      int64          `json:"size"`
+}
+
 // PublishedList defines model for PublishedList.
 type PublishedList struct {
 	// Next when it has to be replaced
@@ -6011,6 +6048,15 @@ type UploadArtifactParams struct {
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
 
+// PruneArtifactsParams defines parameters for PruneArtifacts.
+type PruneArtifactsParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
 // ListProposalsParams defines parameters for ListProposals.
 type ListProposalsParams struct {
 	// Product only this product's
@@ -6797,6 +6843,9 @@ type SetSchemaJSONRequestBody = SchemaRequest
 
 // SetSupplyPolicyJSONRequestBody defines body for SetSupplyPolicy for application/json ContentType.
 type SetSupplyPolicyJSONRequestBody = SupplyPolicy
+
+// PruneArtifactsJSONRequestBody defines body for PruneArtifacts for application/json ContentType.
+type PruneArtifactsJSONRequestBody = PruneRequest
 
 // ApproveProposalJSONRequestBody defines body for ApproveProposal for application/json ContentType.
 type ApproveProposalJSONRequestBody = DecisionRequest
@@ -8706,7 +8755,7 @@ type ClientInterface interface {
 
 	// ListArtifacts List a product's artifacts, and which releases name them
 	//
-	// In the order of the digests. One that no release names was uploaded, and never proposed: nothing deletes it yet. Deltas are not in it: see list-deltas.
+	// In the order of the digests. One that no release names was uploaded, and never proposed: prune-artifacts deletes it. Deltas are not in it: see list-deltas.
 	//
 	// Corresponds with GET /api/v1/products/{product}/artifacts (the `ListArtifacts` operationId).
 	ListArtifacts(ctx context.Context, product string, params *ListArtifactsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -8724,6 +8773,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/products/{product}/artifacts/{name} (the `UploadArtifact` operationId).
 	UploadArtifactWithBody(ctx context.Context, product string, name string, params *UploadArtifactParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PruneArtifactsWithBody Delete artifacts that nothing names, and deltas that nobody needs
+	//
+	// Deleted is what was uploaded to the product and neither a release of whatever status names nor a lot's certificate or a master; and deltas to what is not published any more, or from what no device runs: make-deltas makes them again. What somebody put within the last older_s stays. It takes two people where that is less than 30 days and artifacts of others than the caller are among them. One fact for each 400 names what was deleted; the bytes leave their place within seconds, unless another product has the same. A release that is proposed at the same moment names what is there, or is refused.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/products/{product}/prune (the `PruneArtifacts` operationId).
+	PruneArtifactsWithBody(ctx context.Context, product string, params *PruneArtifactsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PruneArtifacts Delete artifacts that nothing names, and deltas that nobody needs
+	//
+	// Deleted is what was uploaded to the product and neither a release of whatever status names nor a lot's certificate or a master; and deltas to what is not published any more, or from what no device runs: make-deltas makes them again. What somebody put within the last older_s stays. It takes two people where that is less than 30 days and artifacts of others than the caller are among them. One fact for each 400 names what was deleted; the bytes leave their place within seconds, unless another product has the same. A release that is proposed at the same moment names what is there, or is refused.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/products/{product}/prune (the `PruneArtifacts` operationId).
+	PruneArtifacts(ctx context.Context, product string, params *PruneArtifactsParams, body PruneArtifactsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListProposals List what waits for a second person, or did, newest first
 	//
@@ -13487,7 +13554,7 @@ func (c *Client) SetSupplyPolicy(ctx context.Context, id string, params *SetSupp
 
 // ListArtifacts List a product's artifacts, and which releases name them
 //
-// In the order of the digests. One that no release names was uploaded, and never proposed: nothing deletes it yet. Deltas are not in it: see list-deltas.
+// In the order of the digests. One that no release names was uploaded, and never proposed: prune-artifacts deletes it. Deltas are not in it: see list-deltas.
 //
 // Corresponds with GET /api/v1/products/{product}/artifacts (the `ListArtifacts` operationId).
 func (c *Client) ListArtifacts(ctx context.Context, product string, params *ListArtifactsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -13526,6 +13593,44 @@ func (c *Client) GetArtifact(ctx context.Context, product string, digest string,
 // Corresponds with POST /api/v1/products/{product}/artifacts/{name} (the `UploadArtifact` operationId).
 func (c *Client) UploadArtifactWithBody(ctx context.Context, product string, name string, params *UploadArtifactParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewUploadArtifactRequestWithBody(c.Server, product, name, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PruneArtifactsWithBody Delete artifacts that nothing names, and deltas that nobody needs
+//
+// Deleted is what was uploaded to the product and neither a release of whatever status names nor a lot's certificate or a master; and deltas to what is not published any more, or from what no device runs: make-deltas makes them again. What somebody put within the last older_s stays. It takes two people where that is less than 30 days and artifacts of others than the caller are among them. One fact for each 400 names what was deleted; the bytes leave their place within seconds, unless another product has the same. A release that is proposed at the same moment names what is there, or is refused.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/products/{product}/prune (the `PruneArtifacts` operationId).
+func (c *Client) PruneArtifactsWithBody(ctx context.Context, product string, params *PruneArtifactsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPruneArtifactsRequestWithBody(c.Server, product, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PruneArtifacts Delete artifacts that nothing names, and deltas that nobody needs
+//
+// Deleted is what was uploaded to the product and neither a release of whatever status names nor a lot's certificate or a master; and deltas to what is not published any more, or from what no device runs: make-deltas makes them again. What somebody put within the last older_s stays. It takes two people where that is less than 30 days and artifacts of others than the caller are among them. One fact for each 400 names what was deleted; the bytes leave their place within seconds, unless another product has the same. A release that is proposed at the same moment names what is there, or is refused.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/products/{product}/prune (the `PruneArtifacts` operationId).
+func (c *Client) PruneArtifacts(ctx context.Context, product string, params *PruneArtifactsParams, body PruneArtifactsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPruneArtifactsRequest(c.Server, product, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -25936,6 +26041,79 @@ func NewUploadArtifactRequestWithBody(server string, product string, name string
 	return req, nil
 }
 
+// NewPruneArtifactsRequest calls the generic PruneArtifacts builder with application/json body
+func NewPruneArtifactsRequest(server string, product string, params *PruneArtifactsParams, body PruneArtifactsJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPruneArtifactsRequestWithBody(server, product, params, "application/json", bodyReader)
+}
+
+// NewPruneArtifactsRequestWithBody constructs an http.Request for the PruneArtifacts method, with any body, and a specified content type
+func NewPruneArtifactsRequestWithBody(server string, product string, params *PruneArtifactsParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "product", product, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/products/%s/prune", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewListProposalsRequest constructs an http.Request for the ListProposals method
 func NewListProposalsRequest(server string, params *ListProposalsParams) (*http.Request, error) {
 	var err error
@@ -32608,7 +32786,7 @@ type ClientWithResponsesInterface interface {
 
 	// ListArtifactsWithResponse List a product's artifacts, and which releases name them
 	//
-	// In the order of the digests. One that no release names was uploaded, and never proposed: nothing deletes it yet. Deltas are not in it: see list-deltas.
+	// In the order of the digests. One that no release names was uploaded, and never proposed: prune-artifacts deletes it. Deltas are not in it: see list-deltas.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -32630,6 +32808,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/products/{product}/artifacts/{name} (the `UploadArtifact` operationId).
 	UploadArtifactWithBodyWithResponse(ctx context.Context, product string, name string, params *UploadArtifactParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UploadArtifactResponse, error)
+
+	// PruneArtifactsWithBodyWithResponse Delete artifacts that nothing names, and deltas that nobody needs
+	//
+	// Deleted is what was uploaded to the product and neither a release of whatever status names nor a lot's certificate or a master; and deltas to what is not published any more, or from what no device runs: make-deltas makes them again. What somebody put within the last older_s stays. It takes two people where that is less than 30 days and artifacts of others than the caller are among them. One fact for each 400 names what was deleted; the bytes leave their place within seconds, unless another product has the same. A release that is proposed at the same moment names what is there, or is refused.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/products/{product}/prune (the `PruneArtifacts` operationId).
+	PruneArtifactsWithBodyWithResponse(ctx context.Context, product string, params *PruneArtifactsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PruneArtifactsResponse, error)
+
+	// PruneArtifactsWithResponse Delete artifacts that nothing names, and deltas that nobody needs
+	//
+	// Deleted is what was uploaded to the product and neither a release of whatever status names nor a lot's certificate or a master; and deltas to what is not published any more, or from what no device runs: make-deltas makes them again. What somebody put within the last older_s stays. It takes two people where that is less than 30 days and artifacts of others than the caller are among them. One fact for each 400 names what was deleted; the bytes leave their place within seconds, unless another product has the same. A release that is proposed at the same moment names what is there, or is refused.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/products/{product}/prune (the `PruneArtifacts` operationId).
+	PruneArtifactsWithResponse(ctx context.Context, product string, params *PruneArtifactsParams, body PruneArtifactsJSONRequestBody, reqEditors ...RequestEditorFn) (*PruneArtifactsResponse, error)
 
 	// ListProposalsWithResponse List what waits for a second person, or did, newest first
 	//
@@ -40756,6 +40952,54 @@ func (r UploadArtifactResponse) ContentType() string {
 	return ""
 }
 
+type PruneArtifactsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Pruned
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r PruneArtifactsResponse) GetJSON200() *Pruned {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r PruneArtifactsResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r PruneArtifactsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PruneArtifactsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PruneArtifactsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PruneArtifactsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListProposalsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -47261,7 +47505,7 @@ func (c *ClientWithResponses) SetSupplyPolicyWithResponse(ctx context.Context, i
 
 // ListArtifactsWithResponse List a product's artifacts, and which releases name them
 //
-// In the order of the digests. One that no release names was uploaded, and never proposed: nothing deletes it yet. Deltas are not in it: see list-deltas.
+// In the order of the digests. One that no release names was uploaded, and never proposed: prune-artifacts deletes it. Deltas are not in it: see list-deltas.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -47300,6 +47544,36 @@ func (c *ClientWithResponses) UploadArtifactWithBodyWithResponse(ctx context.Con
 		return nil, err
 	}
 	return ParseUploadArtifactResponse(rsp)
+}
+
+// PruneArtifactsWithBodyWithResponse Delete artifacts that nothing names, and deltas that nobody needs
+//
+// Deleted is what was uploaded to the product and neither a release of whatever status names nor a lot's certificate or a master; and deltas to what is not published any more, or from what no device runs: make-deltas makes them again. What somebody put within the last older_s stays. It takes two people where that is less than 30 days and artifacts of others than the caller are among them. One fact for each 400 names what was deleted; the bytes leave their place within seconds, unless another product has the same. A release that is proposed at the same moment names what is there, or is refused.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/products/{product}/prune (the `PruneArtifacts` operationId).
+func (c *ClientWithResponses) PruneArtifactsWithBodyWithResponse(ctx context.Context, product string, params *PruneArtifactsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PruneArtifactsResponse, error) {
+	rsp, err := c.PruneArtifactsWithBody(ctx, product, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePruneArtifactsResponse(rsp)
+}
+
+// PruneArtifactsWithResponse Delete artifacts that nothing names, and deltas that nobody needs
+//
+// Deleted is what was uploaded to the product and neither a release of whatever status names nor a lot's certificate or a master; and deltas to what is not published any more, or from what no device runs: make-deltas makes them again. What somebody put within the last older_s stays. It takes two people where that is less than 30 days and artifacts of others than the caller are among them. One fact for each 400 names what was deleted; the bytes leave their place within seconds, unless another product has the same. A release that is proposed at the same moment names what is there, or is refused.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/products/{product}/prune (the `PruneArtifacts` operationId).
+func (c *ClientWithResponses) PruneArtifactsWithResponse(ctx context.Context, product string, params *PruneArtifactsParams, body PruneArtifactsJSONRequestBody, reqEditors ...RequestEditorFn) (*PruneArtifactsResponse, error) {
+	rsp, err := c.PruneArtifacts(ctx, product, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePruneArtifactsResponse(rsp)
 }
 
 // ListProposalsWithResponse List what waits for a second person, or did, newest first
@@ -53875,6 +54149,39 @@ func ParseUploadArtifactResponse(rsp *http.Response) (*UploadArtifactResponse, e
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParsePruneArtifactsResponse parses an HTTP response from a PruneArtifactsWithResponse call
+func ParsePruneArtifactsResponse(rsp *http.Response) (*PruneArtifactsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PruneArtifactsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Pruned
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	}
 

@@ -7,7 +7,7 @@ func inControl() []Kind {
 		KindEnrolmentChanged, KindBundleDueChanged, KindIsolationChanged, KindSchemaChanged,
 		KindProposalMade, KindProposalApproved, KindProposalRefused, KindProposalTried,
 		KindBundlePublished, KindReleaseProposed, KindSupplyDecided, KindSupplySummary, KindSupplyPolicyChanged, KindApproverBound, KindExceptionTaken, KindReleaseApproved, KindReleaseSUITSigned, KindReleasePublished, KindReleaseWithdrawn,
-		KindReleaseClosed,
+		KindReleaseClosed, KindArtifactsPruned,
 		KindCommandIssued, KindCommandCancelled, KindWarrantIssued,
 		KindRolloutCreated, KindRolloutStarted, KindWaveStarted, KindTrancheIssued, KindWaveSucceeded, KindRolloutHalted,
 		KindRolloutJoined, KindRolloutShut, KindRolloutPaced, KindRolloutPaused, KindRolloutResumed, KindRolloutAborted, KindRolloutRolledBack, KindRolloutCompleted,

@@ -48,6 +48,7 @@ const (
 	KindReleaseSUITSigned Kind = "release.suit.signed" // control: JSON release.SUITSigned {release, kid, block}: who approved it signs its SUIT manifest too
 	KindReleasePublished  Kind = "release.published"   // control: COSE_Sign(Release), threshold met
 	KindReleaseWithdrawn  Kind = "release.withdrawn"   // control: JSON {release, reason}
+	KindArtifactsPruned   Kind = "artifact.pruned"     // control: JSON release.Pruning {product, before, artifacts, deltas, strays, bytes}: uploads and deltas that nothing named were deleted
 	KindReleaseClosed     Kind = "release.closed"      // control: JSON {release, id, install, reason}: withdrawn, and never to be installed again: install is the lowest security counter that may be
 	KindCommandIssued     Kind = "command.issued"      // control: COSE_Sign1(Command)
 	KindCommandCancelled  Kind = "command.cancelled"   // control: JSON {command, reason}

@@ -122,6 +122,8 @@ var (
 	ErrTooLarge = errors.New("too large")
 	ErrEmpty    = errors.New("empty")
 	ErrDamaged  = errors.New("its bytes are not those it is named by")
+	ErrLeaving  = errors.New("it is being removed")
+	ErrGone     = errors.New("an artifact that it names is not here any more")
 )
 
 // Blobs keeps bytes by their digest.
@@ -148,11 +150,15 @@ type Artifacts interface {
 	ListArtifacts(ctx context.Context, product string, after []byte, limit int) ([]Artifact, error)
 	// DeviceArtifact finds the artifact if a published release of the device's product has it as a component, or if it is a delta to one; else ErrNotFound.
 	DeviceArtifact(ctx context.Context, device string, digest [32]byte) (Artifact, error)
+	// Prunable gives what nothing names of a product and was not touched since before, at most limit of each kind; 0: all.
+	Prunable(ctx context.Context, product string, before time.Time, limit int) (Prunable, error)
+	// Prune deletes it, and notes what bytes are to leave; ErrChanged when something names a part of it now.
+	Prune(ctx context.Context, product string, before time.Time, limit int, p Prunable, facts ...ledger.Fact) error
 }
 
 // Store keeps releases. Writes are durable, with their facts, when they return nil.
 type Store interface {
-	// PutRelease returns ErrExists when the ID, or the product's version, is taken.
+	// PutRelease returns ErrExists when the ID, or the product's version, is taken, and ErrGone when an artifact was deleted that a proposed one names.
 	PutRelease(ctx context.Context, r Release, facts ...ledger.Fact) error
 	// Release returns ErrNotFound.
 	Release(ctx context.Context, digest [32]byte) (Release, error)

@@ -183,6 +183,9 @@ func (s *Service) Propose(ctx context.Context, caller access.Caller, spec Spec) 
 		return Release{}, err
 	}
 	err = s.cfg.Store.PutRelease(ctx, r, facts...)
+	if errors.Is(err, ErrGone) {
+		return Release{}, invalid("release.artifact", fmt.Sprintf("an artifact of release %s was deleted while it was proposed: nothing had named it for long", spec.ID), "upload it again, and propose anew")
+	}
 	if errors.Is(err, ErrExists) {
 		if same, ok := s.proposed(ctx, caller, m); ok {
 			return same, nil

@@ -59,8 +59,12 @@ type Object interface {
 type Books interface {
 	// BlobSums gives the size of a blob and the digest of its sums; false: it is not known.
 	BlobSums(ctx context.Context, digest [32]byte) (size int64, sums [32]byte, ok bool, err error)
-	// KeepBlobSums replaces what is known.
-	KeepBlobSums(ctx context.Context, digest [32]byte, size int64, sums [32]byte) error
+	// KeepBlobSums replaces what is known, and notes when; release.ErrLeaving while the blob leaves its place.
+	KeepBlobSums(ctx context.Context, digest [32]byte, size int64, sums [32]byte, at time.Time) error
+	// Leaving gives some of the blobs that are to leave their place, because nothing names them any more.
+	Leaving(ctx context.Context) ([][32]byte, error)
+	// Left says that one has: the same bytes may be put again.
+	Left(ctx context.Context, digest [32]byte) error
 }
 
 // Store keeps blobs in a place. It implements release.Blobs and is safe for concurrent use.
@@ -96,10 +100,14 @@ func (s *Store) Put(ctx context.Context, r io.Reader, limit int64) (digest [32]b
 		if digest, sums, err = in.end(); err != nil {
 			return "", err
 		}
-		return path(digest), s.place.Write(ctx, path(digest)+sumsFile, sums) // first: a blob that is there has its sums
+		// Noted before it is there: from then on nobody removes it, and who does at this moment may not find it. A blob that is there has its sums.
+		if err := s.books.KeepBlobSums(ctx, digest, in.size, sha256.Sum256(sums), time.Now()); err != nil {
+			return "", err
+		}
+		return path(digest), s.place.Write(ctx, path(digest)+sumsFile, sums)
 	})
-	if err == nil {
-		err = s.books.KeepBlobSums(ctx, digest, in.size, sha256.Sum256(sums))
+	if errors.Is(err, release.ErrLeaving) {
+		return [32]byte{}, 0, fault.Newf(fault.Unavailable, "artifact.leaving", "the same bytes were deleted here a moment ago, as nothing named them: %w", err).With("upload the file again in a minute, when they are gone")
 	}
 	if err != nil {
 		return [32]byte{}, 0, fmt.Errorf("blobs: upload: %w", err)
@@ -250,7 +258,7 @@ func (s *Store) verify(ctx context.Context, digest [32]byte) (err error) {
 	s.mu.Unlock()
 	// It was found right, and is given out. That its sums could not be kept, on a full disk, costs the next start another reading, and no more.
 	if s.place.Write(ctx, path(digest)+sumsFile, sums) == nil {
-		_ = s.books.KeepBlobSums(ctx, digest, now.size, sha256.Sum256(sums))
+		_ = s.books.KeepBlobSums(ctx, digest, now.size, sha256.Sum256(sums), time.Now())
 	}
 	return nil
 }
@@ -261,6 +269,28 @@ func (s *Store) Clear(ctx context.Context, now time.Time) error {
 		return fmt.Errorf("blobs: clear unfinished uploads: %w", err)
 	}
 	return nil
+}
+
+// Sweep removes the blobs that are to leave. Of an instance's nodes one does at a time: what was put again since another node's removal began would go with it.
+func (s *Store) Sweep(ctx context.Context) error {
+	for {
+		all, err := s.books.Leaving(ctx)
+		if err != nil || len(all) == 0 {
+			return err
+		}
+		for _, digest := range all {
+			err := errors.Join(s.place.Delete(ctx, path(digest)), s.place.Delete(ctx, path(digest)+sumsFile))
+			if err == nil {
+				err = s.books.Left(ctx, digest)
+			}
+			if err != nil {
+				return fmt.Errorf("blob %x: remove it: %w", digest, err)
+			}
+			s.mu.Lock()
+			delete(s.known, digest)
+			s.mu.Unlock()
+		}
+	}
 }
 
 // damaged is what is said of a blob that is not what it is named by.

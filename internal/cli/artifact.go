@@ -24,10 +24,10 @@ import (
 	"github.com/hallmark-iot/hallmark/wire/swu"
 )
 
-// newArtifact is what is done with files before they are components of a release: without a network, where the key is. Only the list is of an instance.
+// newArtifact is what is done with files before they are components of a release: without a network, where the key is. Only the list, and what is deleted of it, are of an instance.
 func newArtifact(s streams) *cobra.Command {
-	c := &cobra.Command{Use: "artifact", Short: "Write, show and wrap what other systems start or install, without a network; list what was uploaded"}
-	c.AddCommand(artifactWrite(s), artifactShow(s), artifactRewrap(s), artifactList(s))
+	c := &cobra.Command{Use: "artifact", Short: "Write, show and wrap what other systems start or install, without a network; list and delete what was uploaded"}
+	c.AddCommand(artifactWrite(s), artifactShow(s), artifactRewrap(s), artifactList(s), artifactPrune(s))
 	return c
 }
 

@@ -32,6 +32,7 @@ type (
 	ReleaseView        = httpapi.ReleaseView
 	DeltaView          = httpapi.DeltaView
 	StoredArtifact     = httpapi.StoredArtifact
+	PruneRequest       = httpapi.PruneRequest
 	ReplacementRequest = httpapi.ReplacementRequest
 	ReprovideRequest   = httpapi.ReprovideRequest
 	QuestionView       = httpapi.QuestionView

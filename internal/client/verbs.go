@@ -55,6 +55,11 @@ func (c *Client) Artifacts(ctx context.Context, productID string) ([]httpapi.Sto
 	return list[httpapi.StoredArtifact](ctx, c, "/products/"+url.PathEscape(productID)+"/artifacts")
 }
 
+// PruneArtifacts deletes what nothing names of a product.
+func (c *Client) PruneArtifacts(ctx context.Context, productID string, r httpapi.PruneRequest) (httpapi.Pruned, error) {
+	return post[httpapi.Pruned](ctx, c, "/products/"+url.PathEscape(productID)+"/prune", r)
+}
+
 // Deltas lists the deltas to a release.
 func (c *Client) Deltas(ctx context.Context, digest string) ([]httpapi.DeltaView, error) {
 	return get[[]httpapi.DeltaView](ctx, c, "/releases/"+url.PathEscape(digest)+"/deltas")

@@ -81,6 +81,7 @@ var Examples = map[string]any{
 	"save-query":       fleet.Saved{Name: "old pumps", Query: fleet.Query{Product: "pump", Version: "1.0.0"}},
 	"approve-proposal": DecisionRequest{Comment: "olga called: the traffic is real"},
 	"refuse-proposal":  DecisionRequest{Comment: "not before the weekend"},
+	"prune-artifacts":  PruneRequest{Older: 604800, Dry: true},
 	"make-deltas":      DeltasOf{From: strings.Repeat("0", 64)},
 	"pack-carton":      device.CartonOf{Group: "mine/shaft-3"},
 	"take-history":     HistoryOf{History: exampleHistory()},

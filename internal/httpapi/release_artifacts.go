@@ -28,6 +28,40 @@ type ArtifactNaming struct {
 	As      string         `json:"as" doc:"component NAME, the SBOM or the provenance"`
 }
 
+// PruneRequest is what is to be deleted.
+type PruneRequest struct {
+	Older uint64 `json:"older_s,omitempty" maximum:"3153600000" doc:"seconds since anybody touched it, an hour at least; none: 30 days"`
+	Dry   bool   `json:"dry_run,omitempty" doc:"only say what it is"`
+}
+
+// Pruned is what was deleted, or would be.
+type Pruned struct {
+	Artifacts int              `json:"artifacts" doc:"how many that nothing named"`
+	Deltas    int              `json:"deltas" doc:"how many that nobody needed"`
+	Strays    int              `json:"strays" doc:"bytes that uploads left which broke off, of whatever product: how many"`
+	Bytes     uint64           `json:"bytes" doc:"that are freed, soon after: what another row names stays"`
+	Names     []PrunedArtifact `json:"names" nullable:"false" doc:"the artifacts, at most 1000 of them"`
+}
+
+// PrunedArtifact is one of them.
+type PrunedArtifact struct {
+	ArtifactView
+	Name string    `json:"name"`
+	By   string    `json:"by"`
+	At   time.Time `json:"at"`
+}
+
+// maxPruned bounds the artifacts that are named in an answer.
+const maxPruned = 1000
+
+func viewPruned(p release.Prunable) Pruned {
+	v := Pruned{Artifacts: len(p.Artifacts), Deltas: len(p.Deltas), Strays: p.Strays, Bytes: p.Bytes(), Names: []PrunedArtifact{}}
+	for _, a := range p.Artifacts[:min(len(p.Artifacts), maxPruned)] {
+		v.Names = append(v.Names, PrunedArtifact{ArtifactView{Digest: hex.EncodeToString(a.Digest[:]), Size: a.Size, Protected: a.Protected}, a.Name, a.By, a.At})
+	}
+	return v
+}
+
 func viewStored(a release.Stored) StoredArtifact {
 	v := StoredArtifact{
 		ArtifactView: ArtifactView{Digest: hex.EncodeToString(a.Digest[:]), Size: a.Size, Protected: a.Protected},
@@ -83,4 +117,17 @@ func (a *api) registerArtifacts(h huma.API) {
 	h.OpenAPI().Paths[get.Path].Get.Responses["200"] = &huma.Response{
 		Description: "OK", Content: map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: "string", Format: "binary"}}},
 	}
+	huma.Register(h, op("prune-artifacts", http.MethodPost, "/products/{product}/prune", "Delete artifacts that nothing names, and deltas that nobody needs"),
+		func(ctx context.Context, in *struct {
+			Product string `path:"product" minLength:"1" maxLength:"64"`
+			Body    PruneRequest
+		},
+		) (*body[Pruned], error) {
+			older := release.PruneAge
+			if in.Body.Older != 0 {
+				older = time.Duration(in.Body.Older) * time.Second
+			}
+			p, err := a.Release.Prune(ctx, callerOf(ctx), in.Product, older, in.Body.Dry)
+			return reply(a, ctx, viewPruned(p), err)
+		})
 }

@@ -59,6 +59,7 @@ func (i *Instance) runLoops(ctx context.Context, g *errgroup.Group) {
 		return i.db.PruneAudit(ctx, time.Now().AddDate(0, 0, -days), most)
 	})
 	single("changes", time.Minute, func(ctx context.Context) error { return i.db.PruneStirs(ctx, time.Now().Add(-time.Hour)) })
+	single("artifacts that leave", 2*time.Second, i.blobs.Sweep)
 	single("uploads", time.Hour, func(ctx context.Context) error { return i.blobs.Clear(ctx, time.Now()) })
 	loop("ledger", 5*time.Second, func(ctx context.Context) error { return i.watchLogs(ctx, time.Now()) })
 	single("monitor", 30*time.Second, func(ctx context.Context) error {

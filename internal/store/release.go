@@ -92,6 +92,11 @@ func (s *Releases) PutRelease(ctx context.Context, r release.Release, facts ...l
 		if err := one(res, release.ErrExists); err != nil {
 			return err
 		}
+		if r.Status == release.Proposed { // what was published stands, whatever became of its bytes
+			if err := stillHere(tx, r.Manifest); err != nil {
+				return err
+			}
+		}
 		for _, c := range r.Manifest.Components {
 			if _, err := tx.Exec(`INSERT INTO release_component (product, artifact, release) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
 				r.Manifest.Product, c.Digest, r.Digest[:]); err != nil {

@@ -48,6 +48,7 @@ var replayers = map[ledger.Kind]replayer{
 	ledger.KindReleasePublished:    replayPublication,
 	ledger.KindReleaseWithdrawn:    replayWithdrawal,
 	ledger.KindReleaseClosed:       replayWithdrawal,
+	ledger.KindArtifactsPruned:     replayPruning,
 	ledger.KindCommandIssued:       replayCommand,
 	ledger.KindCommandCancelled:    replayCancel,
 	ledger.KindWarrantIssued:       replayWarrant,

@@ -18,6 +18,7 @@ func lost() (out []ledger.Fact) {
 		ledger.KindCertRevoked:            `{"scope":"device","id":"d1","reason":1,"at":"2026-11-21T00:00:00Z","by":"person:a"}`,
 		ledger.KindTelemetryKeysDestroyed: `{}`,
 		ledger.KindReleaseWithdrawn:       `{"release":"00ff","reason":"broken"}`,
+		ledger.KindArtifactsPruned:        `{"product":"pump","artifacts":["00ff"],"deltas":["00ff"]}`,
 		ledger.KindReleaseClosed:          `{"release":"00ff","id":"r","install":2,"reason":"broken"}`,
 		ledger.KindProductCreated:         `{"id":"d1"}`,
 		ledger.KindEnrolmentChanged:       `{"product":"d1","mode":"approved"}`,

@@ -18,6 +18,7 @@ import (
 	"testing/iotest"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/internal/blob"
 	"github.com/hallmark-iot/hallmark/release"
 )
@@ -26,6 +27,8 @@ import (
 type Books struct {
 	mu   sync.Mutex
 	rows map[[32]byte]row // guarded by mu
+
+	leaving map[[32]byte]bool // guarded by mu
 }
 
 type row struct {
@@ -42,13 +45,46 @@ func (b *Books) BlobSums(_ context.Context, digest [32]byte) (int64, [32]byte, b
 }
 
 // KeepBlobSums implements blob.Books.
-func (b *Books) KeepBlobSums(_ context.Context, digest [32]byte, size int64, sums [32]byte) error {
+func (b *Books) KeepBlobSums(_ context.Context, digest [32]byte, size int64, sums [32]byte, _ time.Time) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.leaving[digest] {
+		return release.ErrLeaving
+	}
 	if b.rows == nil {
 		b.rows = map[[32]byte]row{}
 	}
 	b.rows[digest] = row{size, sums}
+	return nil
+}
+
+// Leave has a blob leave.
+func (b *Books) Leave(digest [32]byte) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.rows, digest)
+	if b.leaving == nil {
+		b.leaving = map[[32]byte]bool{}
+	}
+	b.leaving[digest] = true
+}
+
+// Leaving implements blob.Books.
+func (b *Books) Leaving(context.Context) (all [][32]byte, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for digest := range b.leaving {
+		all = append(all, digest)
+	}
+	return all, nil
+}
+
+// Left implements blob.Books.
+func (b *Books) Left(_ context.Context, digest [32]byte) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.leaving, digest)
+	delete(b.rows, digest)
 	return nil
 }
 
@@ -77,13 +113,40 @@ func Run(t *testing.T, fresh func(t *testing.T) Fixture) {
 		"what is put is there": put, "an upload that fails leaves nothing": failed, "a damaged chunk never leaves": damagedChunk,
 		"another length is refused": length, "of what has no sums they are made": noSums, "sums that were altered count for nothing": alteredSums,
 		"what is put again heals": heals, "what is away is not found": away, "what was abandoned is cleared": cleared, "names stay inside": inside,
-		"a range costs its chunk": costs, "many read and put at once": together,
+		"a range costs its chunk": costs, "many read and put at once": together, "what leaves is not put until it has": leaves,
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := fresh(t)
 			f.books = &Books{}
 			test(t, f)
 		})
+	}
+}
+
+// leaves: nothing of a blob stays in its place, sums neither, and who puts it meanwhile is told to wait.
+func leaves(t *testing.T, f Fixture) {
+	s, data := f.begun(), some(2*blob.Chunk+7)
+	digest := keep(t, s, data)
+	kept := keep(t, s, some(100))
+	f.books.Leave(digest)
+	var told *fault.Fault
+	if _, _, err := f.begun().Put(t.Context(), bytes.NewReader(data), 1<<30); !errors.As(err, &told) || told.Code != "artifact.leaving" {
+		t.Errorf("it was put while it left: %v", err)
+	}
+	must(t, f.begun().Sweep(t.Context()))
+	must(t, f.begun().Sweep(t.Context()))
+	if _, err := s.Open(t.Context(), digest); !errors.Is(err, release.ErrNotFound) {
+		t.Errorf("what has left is given: %v", err)
+	}
+	if left := f.Left(t); len(left) != 2 {
+		t.Errorf("%v are there; want a blob and its sums", left)
+	}
+	if keep(t, s, data) != digest {
+		t.Error("another digest")
+	}
+	for _, d := range [][32]byte{digest, kept} {
+		_, err := io.ReadAll(open(t, s, d))
+		must(t, err)
 	}
 }
 
