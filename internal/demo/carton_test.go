@@ -81,7 +81,7 @@ func TestADeviceThatNoLineReachesIsUpdated(t *testing.T) {
 	}); !ok {
 		t.Errorf("the rollout: %s", saw)
 	}
-	if again := typed(strings.SplitAfter(blocks[2], "\n")[0]); !strings.Contains(again[0], "known already") {
+	if again := typed(strings.SplitAfter(blocks[2], "\n")[0]); !strings.Contains(again[0], "only its log counts") {
 		t.Errorf("the same history again: %s", again[0])
 	}
 	if err := a.on(); err != nil { // and a line, one day
