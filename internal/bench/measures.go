@@ -246,14 +246,6 @@ var measures = []measure{
 	{name: "device list query, many devices, slowest", unit: "ms", ours: atSize{"Query"}, goal: goal{bound: 5}},
 	{name: "which of many devices have a component that is everywhere", unit: "ms", ours: atSize{"Component"}, goal: goal{bound: 1000}},
 	{name: "which of many devices may have a part of a lot that is everywhere, and a page of them", unit: "ms", ours: atSize{"Lot"}, goal: goal{bound: 1000}},
-	{
-		name: "which of 1,000,000 devices have a component that is everywhere, on PostgreSQL", unit: "ms",
-		ours: benchmark{pkg: "./internal/store", name: "ReversePostgres/component", metric: "ns/op", scale: ms}, goal: goal{bound: 1000},
-	},
-	{
-		name: "which of 1,000,000 devices may have a part of a lot that is everywhere, on PostgreSQL", unit: "ms",
-		ours: benchmark{pkg: "./internal/store", name: "ReversePostgres/lot", metric: "ns/op", scale: ms}, goal: goal{bound: 1000},
-	},
 	{name: "overview, many devices, first paint in Chromium", unit: "ms", ours: atSize{"Paint"}, goal: goal{bound: 1000}},
 	{
 		name: "API GET", unit: "1/s",
