@@ -151,19 +151,12 @@ type Line struct {
 
 // Query selects devices; empty fields do not select. After is the ID of the last row of the page before.
 type Query struct {
-	Product   string   `json:"product,omitempty" maxLength:"64"`
-	Group     string   `json:"group,omitempty" maxLength:"128"` // of the product, with those below it
-	Scope     []string `json:"-"`                               // set by the Service: what the caller may see of that; empty means everything
-	State     string   `json:"state,omitempty" maxLength:"32"`
-	Verdict   string   `json:"verdict,omitempty" maxLength:"32"`   // EAR status, or unknown
-	Version   string   `json:"version,omitempty" maxLength:"128"`  // running
-	Assurance string   `json:"assurance,omitempty" maxLength:"16"` // what their word is worth
-	Release   string   `json:"release,omitempty" maxLength:"64"`   // running: digest, hex
-	Bundle    string   `json:"bundle,omitempty" maxLength:"20"`    // version of its trust bundle
-	Prefix    string   `json:"prefix,omitempty" maxLength:"64"`    // how the ID begins
-	Findings  bool     `json:"findings,omitempty"`                 // only those with open findings
-	After     string   `json:"-"`
-	Limit     int      `json:"-"`
+	device.Filter
+	Product string   `json:"product,omitempty" maxLength:"64"`
+	Group   string   `json:"group,omitempty" maxLength:"128"` // of the product, with those below it
+	Scope   []string `json:"-"`                               // set by the Service: what the caller may see of that; empty means everything
+	After   string   `json:"-"`
+	Limit   int      `json:"-"`
 }
 
 // FactQuery selects facts of a log that have their place in it, newest first. Empty fields select everything.

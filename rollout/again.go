@@ -27,7 +27,7 @@ const (
 func (s Spec) checkJoins(counter uint32) error {
 	switch a := s.Again; {
 	case s.Dynamic && len(s.Selection.IDs) > 0:
-		return bad("dynamic", "devices that are named one by one are not joined by others", "select all, a group or a state")
+		return bad("dynamic", "devices that are named one by one are not joined by others", "select all, a group, a state or a query")
 	case s.Below > counter:
 		return bad("below", fmt.Sprintf("devices below security counter %d would be brought to %d, and be below it still", s.Below, counter),
 			fmt.Sprintf("give at most %d, or a release with a higher counter", counter))
@@ -136,10 +136,10 @@ func (s *Service) willTell(ctx context.Context, r Rollout, m wire.Release, id st
 	if in && !st.Closed && (st.Mark != Missed || st.Again >= r.Spec.Again.Times) {
 		return false, nil // it has been told, and is not told again
 	}
-	fits, at := s.fitting(ctx, r.Spec, m), Selection{Group: r.Spec.Selection.Group, IDs: []string{id}}
+	fits, at := s.fitting(ctx, r.Spec, m), r.Spec.Selection.among([]string{id})
 	err = s.cfg.Store.Candidates(ctx, r.Spec.Product, at, "", nil, func(c Candidate) error {
 		f, err := fits(c)
-		will = err == nil && f.why == "" && c.State == r.Spec.state()
+		will = err == nil && f.why == "" && c.State == r.Spec.Selection.state()
 		return err
 	})
 	return will, err

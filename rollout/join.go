@@ -82,9 +82,9 @@ func (w WaveState) old(now time.Time, spec Spec) bool {
 func (s *Service) joiners(ctx context.Context, r Rollout, m wire.Release, changed []string) (out []Member, err error) {
 	ranks, fits := rankingOf(r.Spec), s.fitting(ctx, r.Spec, m)
 	due := func(id string) bool { return r.Waves[r.Wave-1].Open || waveOf(r.Waves, ranks.of(id)) <= r.Wave }
-	at := Selection{Group: r.Spec.Selection.Group, IDs: changed}
+	at := r.Spec.Selection.among(changed)
 	err = s.cfg.Store.Candidates(ctx, r.Spec.Product, at, "", due, func(c Candidate) error {
-		if c.State != r.Spec.state() || c.Busy == r.Spec.ID {
+		if c.State != r.Spec.Selection.state() || c.Busy == r.Spec.ID {
 			return nil
 		}
 		if f, err := fits(c); err != nil || f.why != "" {
@@ -155,6 +155,19 @@ func (s *Service) giveWay(ctx context.Context, now time.Time, r Rollout, open []
 
 // covers reports whether a rollout reaches all that another does: one that waits for those who are away is not done by one that does not.
 func (s Spec) covers(o Spec) bool {
-	return s.Product == o.Product && s.Selection.Group == o.Selection.Group && s.state() == o.state() && s.Assurance == o.Assurance && len(s.Selection.IDs) == 0 &&
+	return s.Product == o.Product && s.Selection.covers(o.Selection) && s.Assurance == o.Assurance &&
 		(s.Below == 0 || o.Below > 0 && s.Below >= o.Below) && (s.Again != nil || o.Again == nil)
+}
+
+// covers reports whether a selection of the same product has all that another has.
+func (s Selection) covers(o Selection) bool {
+	if len(s.IDs) > 0 || s.Group != o.Group || s.state() != o.state() {
+		return false
+	}
+	if s.Query == nil || o.Query == nil {
+		return s.Query == nil
+	}
+	all, some := *s.Query, *o.Query
+	all.State, some.State = "", "" // one that names none means active ones
+	return all.Covers(some)
 }

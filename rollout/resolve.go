@@ -89,6 +89,10 @@ func (s *Service) checkSpec(ctx context.Context, spec Spec) (release.Release, er
 	if err := checkSelection(spec.Selection); err != nil {
 		return release.Release{}, err
 	}
+	if q := spec.Selection.Query; q != nil && q.Assurance != "" && !enough(device.Assurance(q.Assurance), spec.Assurance) {
+		return release.Release{}, bad("assurance", fmt.Sprintf("the query is for devices whose word is %q, and the rollout for those that %s", q.Assurance, least(spec.Assurance)),
+			"ask for another, or give the rollout's assurance: `--assurance "+q.Assurance+"`")
+	}
 	if spec.Window != nil {
 		if err := spec.Window.Check(); err != nil {
 			return release.Release{}, bad("window", err.Error(), "give it as --window 'mon-fri 02:00+4h' and --zone Europe/Berlin")
@@ -114,7 +118,7 @@ func (s *Service) checkSpec(ctx context.Context, spec Spec) (release.Release, er
 
 func checkSelection(sel Selection) error {
 	n := 0
-	for _, given := range []bool{len(sel.IDs) > 0, sel.All, sel.State != ""} {
+	for _, given := range []bool{len(sel.IDs) > 0, sel.All, sel.State != "", sel.Query != nil} {
 		if given {
 			n++
 		}
@@ -123,10 +127,18 @@ func checkSelection(sel Selection) error {
 		return bad("group", fmt.Sprintf("%.140q is no group", sel.Group), "see `hallmark group list`")
 	}
 	if n != 1 {
-		return bad("selection", "a selection is devices by ID, or all active ones, or those in a state", "give exactly one of them")
+		return bad("selection", "a selection is devices by ID, or all active ones, or those in a state, or those of a query", "give exactly one of them")
 	}
-	if sel.State != "" && !takes(sel.State) {
-		return bad("selection", fmt.Sprintf("devices that are %q take no update", sel.State), "select onboarded, active, quarantined or maintenance")
+	if q := sel.Query; q != nil {
+		if *q == (device.Filter{}) {
+			return bad("query", "a query that asks for nothing selects everything", "say what of the devices is asked for, or select all")
+		}
+		if err := q.Check(); err != nil {
+			return err
+		}
+	}
+	if state := sel.state(); len(sel.IDs) == 0 && !takes(state) {
+		return bad("selection", fmt.Sprintf("devices that are %q take no update", state), "select onboarded, active, quarantined or maintenance")
 	}
 	return nil
 }
@@ -196,7 +208,7 @@ func (s *Service) resolve(ctx context.Context, spec Spec, rel release.Release) (
 	known := map[string]bool{}       // of a selection by name
 	fits := s.fitting(ctx, spec, rel.Manifest)
 	kept := map[string][]byte{} // few releases, and many devices
-	err = s.cfg.Store.Candidates(ctx, spec.Product, spec.Selection, spec.state(), nil, func(c Candidate) error {
+	err = s.cfg.Store.Candidates(ctx, spec.Product, spec.Selection, spec.Selection.state(), nil, func(c Candidate) error {
 		if len(spec.Selection.IDs)+len(spec.Canaries) > 0 {
 			known[c.ID] = true
 		}
@@ -271,12 +283,15 @@ func last(m Member, over map[string]*solve.Path) []byte {
 	return steps[len(steps)-2].Release.Digest[:]
 }
 
-// state is the state of those that are selected.
-func (s Spec) state() device.State {
-	if s.Selection.All {
+// state is the state of those that are selected; empty: of those by name, whichever they are in.
+func (s Selection) state() device.State {
+	switch {
+	case s.All, s.Query != nil && s.Query.State == "":
 		return device.Active
+	case s.Query != nil:
+		return device.State(s.Query.State)
 	}
-	return s.Selection.State
+	return s.State
 }
 
 // fitness is whether a device can take a release.

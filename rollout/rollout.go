@@ -84,12 +84,18 @@ type Spec struct {
 	Assurance device.Assurance `json:"assurance,omitempty"`
 }
 
-// Selection says which devices of the product, or of a group of it; exactly one of IDs, All and State is given.
+// Selection says which devices of the product, or of a group of it; exactly one of IDs, All, State and Query is given.
 type Selection struct {
-	Group string       `json:"group,omitempty"` // only devices that are in it, or in one below, when the rollout starts
-	IDs   []string     `json:"ids,omitempty"`   // all must be eligible, or the rollout does not start
-	All   bool         `json:"all,omitempty"`   // every active device; those that cannot take the release are left out, with the reason
-	State device.State `json:"state,omitempty"` // as All, of those in this state
+	Group string         `json:"group,omitempty"` // only devices that are in it, or in one below, when the rollout starts
+	IDs   []string       `json:"ids,omitempty"`   // all must be eligible, or the rollout does not start
+	All   bool           `json:"all,omitempty"`   // every active device; those that cannot take the release are left out, with the reason
+	State device.State   `json:"state,omitempty"` // as All, of those in this state
+	Query *device.Filter `json:"query,omitempty"` // as All, of those that it selects when their wave is taken; it names a state, or means active ones
+}
+
+// among gives the selection, of these devices alone.
+func (s Selection) among(ids []string) Selection {
+	return Selection{Group: s.Group, IDs: ids, Query: s.Query}
 }
 
 // Wave is one step. Size and Percent of the whole selection: one of them, or neither for "the rest".

@@ -171,7 +171,7 @@ func (s *Service) next(ctx context.Context, r Rollout, m wire.Release, queued []
 	}
 	steps := map[string]Tranche{} // of those that are told of something else than the release
 	var over *stones
-	at := Selection{Group: r.Spec.Selection.Group, IDs: queued}
+	at := Selection{Group: r.Spec.Selection.Group, IDs: queued} // of those that were taken: whatever its query says of them now
 	err := s.cfg.Store.Candidates(ctx, r.Spec.Product, at, "", nil, func(c Candidate) (err error) {
 		if direct(c, m) {
 			return nil

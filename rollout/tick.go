@@ -137,13 +137,12 @@ func (s *Service) release(ctx context.Context, now time.Time, r Rollout, m wire.
 	if err != nil || len(free) == 0 {
 		return err
 	}
-	sel := r.Spec.Selection
-	sel.IDs = free
+	sel := r.Spec.Selection.among(free)
 	var fit []Member
 	fits := s.fitting(ctx, r.Spec, m)
 	if err := s.cfg.Store.Candidates(ctx, r.Spec.Product, sel, "", nil, func(c Candidate) error {
 		f, err := fits(c)
-		if err == nil && f.why == "" && (len(r.Spec.Selection.IDs) > 0 || c.State == r.Spec.state()) {
+		if err == nil && f.why == "" && (len(r.Spec.Selection.IDs) > 0 || c.State == r.Spec.Selection.state()) {
 			fit = append(fit, Member{Device: c.ID, Wave: wave, Previous: c.Release})
 		}
 		return err
@@ -267,7 +266,7 @@ func (s *Service) take(ctx context.Context, r Rollout, m wire.Release) error {
 		some = some[:0]
 		return err
 	}
-	err := s.cfg.Store.Candidates(ctx, r.Spec.Product, r.Spec.Selection, r.Spec.state(), within, func(c Candidate) error {
+	err := s.cfg.Store.Candidates(ctx, r.Spec.Product, r.Spec.Selection, r.Spec.Selection.state(), within, func(c Candidate) error {
 		if f, err := fits(c); err != nil || f.why != "" {
 			return err
 		}

@@ -230,7 +230,7 @@ func bundleLink(product string) templ.SafeURL {
 
 // behindLink leads to the devices of a product with a version of its bundle.
 func behindLink(product string, version uint64) templ.SafeURL {
-	return templ.SafeURL(devicesURL(fleet.Query{Product: product, Bundle: fmt.Sprint(version)}, ""))
+	return templ.SafeURL(devicesURL(fleet.Query{Product: product, Filter: device.Filter{Bundle: fmt.Sprint(version)}}, ""))
 }
 
 func versionTone(c device.BundleCount, s device.BundleStatus) string {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/release"
@@ -125,7 +126,7 @@ func ages(s fleet.Summary) []count {
 func versions(s fleet.Summary) []count {
 	var out []count
 	for _, v := range slices.Sorted(maps.Keys(s.Versions)) {
-		c := count{Name: v, N: s.Versions[v], Link: devicesURL(fleet.Query{Version: v}, "")}
+		c := count{Name: v, N: s.Versions[v], Link: devicesURL(fleet.Query{Filter: device.Filter{Version: v}}, "")}
 		if v == "" {
 			c.Name, c.Link, c.Tone = "not said yet", "", ""
 		}
@@ -148,7 +149,7 @@ func runsOf(p releasePageData) []count {
 	for _, s := range slices.Sorted(maps.Keys(p.Runs)) {
 		out = append(out, count{
 			Name: s, N: p.Runs[s], Tone: stateTone(s),
-			Link: devicesURL(fleet.Query{Product: p.Release.Manifest.Product, State: s, Release: hexOf(p.Release.Digest[:])}, ""),
+			Link: devicesURL(fleet.Query{Product: p.Release.Manifest.Product, Filter: device.Filter{State: s, Release: hexOf(p.Release.Digest[:])}}, ""),
 		})
 	}
 	return out

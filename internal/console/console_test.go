@@ -392,7 +392,7 @@ func (s proposals) Get(ctx context.Context, c access.Caller, _ string) (proposal
 func (reader) SaveQuery(context.Context, string, fleet.Saved) error { return nil }
 
 func (reader) SavedQueries(context.Context, string) ([]fleet.Saved, error) {
-	return []fleet.Saved{{Name: script, Query: fleet.Query{Product: "pump", Version: script}}}, nil
+	return []fleet.Saved{{Name: script, Query: fleet.Query{Product: "pump", Filter: device.Filter{Version: script}}}}, nil
 }
 
 func (reader) ForgetQuery(context.Context, string, string) error { return nil }

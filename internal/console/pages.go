@@ -115,9 +115,11 @@ func (h *handler) openCases(ctx context.Context, caller access.Caller, limit int
 func deviceQuery(r *http.Request) fleet.Query {
 	v := r.URL.Query()
 	return fleet.Query{
-		Product: v.Get("product"), State: v.Get("state"), Verdict: v.Get("verdict"), Assurance: v.Get("assurance"), Version: strings.TrimSpace(v.Get("version")),
-		Release: v.Get("release"), Bundle: clip(strings.TrimSpace(v.Get("bundle")), 20), Group: strings.TrimSpace(v.Get("group")), Prefix: strings.ToLower(strings.TrimSpace(v.Get("q"))), Findings: v.Get("findings") != "",
-		After: v.Get("after"), Limit: pageSize,
+		Product: v.Get("product"), Group: strings.TrimSpace(v.Get("group")), After: v.Get("after"), Limit: pageSize,
+		Filter: device.Filter{
+			State: v.Get("state"), Verdict: v.Get("verdict"), Assurance: v.Get("assurance"), Version: strings.TrimSpace(v.Get("version")), Release: v.Get("release"),
+			Bundle: clip(strings.TrimSpace(v.Get("bundle")), 20), Prefix: strings.ToLower(strings.TrimSpace(v.Get("q"))), Findings: v.Get("findings") != "",
+		},
 	}
 }
 

@@ -224,8 +224,6 @@ func isCurrent(a, b string) string {
 	return "false"
 }
 
-func verdicts() []string { return []string{"affirming", "warning", "contraindicated", "unknown"} }
-
 // keysOf says where a device's keys are, and since when it has them if that was not in a factory.
 func keysOf(d fleet.Detail) string {
 	s := keyOrigin(d.KeyOrigin)

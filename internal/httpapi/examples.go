@@ -78,7 +78,7 @@ var Examples = map[string]any{
 	"propose-release":  release.Spec{ID: "pump-1.2.0", Product: "pump", Version: "1.2.0", Counter: 3, Components: []release.Component{{Name: "app", Kind: "app", Version: "1.2.0", Artifact: exampleDigest}}},
 	"sign-suit":        Envelope{Envelope: []byte("COSE_Sign1")},
 	"approve-release":  Envelope{Envelope: []byte("COSE_Sign")},
-	"save-query":       fleet.Saved{Name: "old pumps", Query: fleet.Query{Product: "pump", Version: "1.0.0"}},
+	"save-query":       fleet.Saved{Name: "old pumps", Query: fleet.Query{Product: "pump", Filter: device.Filter{Version: "1.0.0"}}},
 	"approve-proposal": DecisionRequest{Comment: "olga called: the traffic is real"},
 	"refuse-proposal":  DecisionRequest{Comment: "not before the weekend"},
 	"prune-artifacts":  PruneRequest{Older: 604800, Dry: true},

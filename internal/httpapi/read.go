@@ -13,6 +13,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/access/signin"
+	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/once"
@@ -86,8 +87,10 @@ func (a *api) registerRead(h huma.API) {
 		},
 		) (*body[Page[fleet.Device]], error) {
 			page, next, err := a.Fleet.Devices(ctx, callerOf(ctx), fleet.Query{
-				Product: in.Product, Group: in.Group, State: in.State, Verdict: in.Verdict, Version: in.Version, Assurance: in.Assurance, Release: in.Release, Bundle: in.Bundle, Prefix: in.Prefix,
-				Findings: in.Findings, After: in.After, Limit: in.Limit,
+				Product: in.Product, Group: in.Group, After: in.After, Limit: in.Limit,
+				Filter: device.Filter{
+					State: in.State, Verdict: in.Verdict, Version: in.Version, Assurance: in.Assurance, Release: in.Release, Bundle: in.Bundle, Prefix: in.Prefix, Findings: in.Findings,
+				},
 			})
 			if page == nil {
 				page = []fleet.Device{}

@@ -34,7 +34,7 @@ func TestDevicesAreListedByWhatTheirWordIsWorth(t *testing.T) {
 		"": {devN(0), devN(1), devN(2), devN(3)}, "enforces": {devN(0), devN(3)}, "says": {devN(1)}, "proves": {devN(2)},
 	} {
 		for _, product := range []string{"", "pump"} {
-			q := fleet.Query{Assurance: word, Limit: 10}
+			q := fleet.Query{Limit: 10, Filter: device.Filter{Assurance: word}}
 			if product != "" {
 				q.Scope = []string{product}
 			}
@@ -54,7 +54,7 @@ func TestDevicesAreListedByWhatTheirWordIsWorth(t *testing.T) {
 			}
 		}
 	}
-	if _, err := r.db.FleetDevices(t.Context(), fleet.Query{Assurance: "swears", Limit: 10}); codeOf(err) != "fleet.assurance" {
+	if _, err := r.db.FleetDevices(t.Context(), fleet.Query{Limit: 10, Filter: device.Filter{Assurance: "swears"}}); codeOf(err) != "query.assurance" {
 		t.Errorf("an assurance that there is none of: %v", err)
 	}
 }

@@ -62,10 +62,23 @@ func PutVerdict(tx *Tx, v attest.Verdict) error {
 		return err
 	}
 	listed := listedVerdict(v.Status)
-	if _, err = tx.Of(v.Device).Exec(`UPDATE device SET verdict = $1 WHERE id = $2 AND verdict <> $1`, int(listed), v.Device); err != nil {
+	turned, err := list(tx, v.Device, listed)
+	if err != nil || turned {
 		return err
 	}
 	return stirred(tx, v.Device)
+}
+
+// list has a device listed under another verdict. If it was not listed so before, it changed.
+func list(tx *Tx, id string, t attest.Tier) (turned bool, err error) {
+	res, err := tx.Of(id).Exec(`UPDATE device SET verdict = $1 WHERE id = $2 AND verdict <> $1`, int(t), id)
+	if err != nil {
+		return false, err
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		return false, err
+	}
+	return true, stir(tx, id)
 }
 
 // listedVerdict is the tier under which lists have a device: of those that have one word, one, and None for all that say nothing.

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/bench/crowd"
 	"github.com/hallmark-iot/hallmark/internal/store/storetest"
@@ -42,20 +43,20 @@ func TestListsOfACrowdAreWhatIsAskedFor(t *testing.T) {
 	for _, scope := range [][]string{nil, {"pump"}, {"pump/eu"}, {crowd.Group}, {"meter", "pump/us"}} {
 		for _, q := range []fleet.Query{
 			{},
-			{State: "active"},
-			{State: "quarantined"},
-			{Verdict: "unknown"},
-			{Verdict: "warning"},
-			{Version: "2.4.0"},
-			{Release: release},
-			{Findings: true},
-			{Prefix: "0"},
-			{State: "active", Verdict: "unknown"},
-			{State: "quarantined", Findings: true},
-			{Verdict: "affirming", Version: "2.3.1"},
-			{Findings: true, Verdict: "unknown", State: "active"},
-			{Release: release, State: "dormant"},
-			{Version: "2.4.0", State: "provisioned", Verdict: "unknown", Prefix: "00"},
+			{Filter: device.Filter{State: "active"}},
+			{Filter: device.Filter{State: "quarantined"}},
+			{Filter: device.Filter{Verdict: "unknown"}},
+			{Filter: device.Filter{Verdict: "warning"}},
+			{Filter: device.Filter{Version: "2.4.0"}},
+			{Filter: device.Filter{Release: release}},
+			{Filter: device.Filter{Findings: true}},
+			{Filter: device.Filter{Prefix: "0"}},
+			{Filter: device.Filter{State: "active", Verdict: "unknown"}},
+			{Filter: device.Filter{State: "quarantined", Findings: true}},
+			{Filter: device.Filter{Verdict: "affirming", Version: "2.3.1"}},
+			{Filter: device.Filter{Findings: true, Verdict: "unknown", State: "active"}},
+			{Filter: device.Filter{Release: release, State: "dormant"}},
+			{Filter: device.Filter{Version: "2.4.0", State: "provisioned", Verdict: "unknown", Prefix: "00"}},
 		} {
 			q.Scope = scope
 			var want []string
@@ -74,11 +75,11 @@ func TestListsOfACrowdAreWhatIsAskedFor(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		unknown, heard := list(fleet.Query{Scope: scope, Verdict: "unknown"}), 0
+		unknown, heard := list(fleet.Query{Scope: scope, Filter: device.Filter{Verdict: "unknown"}}), 0
 		for _, a := range s.Seen {
 			heard += a.Devices
 		}
-		reporting := len(list(fleet.Query{Scope: scope, State: "active"})) + len(list(fleet.Query{Scope: scope, State: "onboarded"})) + len(list(fleet.Query{Scope: scope, State: "quarantined"}))
+		reporting := len(list(fleet.Query{Scope: scope, Filter: device.Filter{State: "active"}})) + len(list(fleet.Query{Scope: scope, Filter: device.Filter{State: "onboarded"}})) + len(list(fleet.Query{Scope: scope, Filter: device.Filter{State: "quarantined"}}))
 		if s.Total != len(list(fleet.Query{Scope: scope})) || s.Verdicts["unknown"] != len(unknown) || heard != reporting {
 			t.Errorf("summary of %v: %+v", scope, s)
 		}

@@ -3,15 +3,12 @@ package store
 import (
 	"cmp"
 	"context"
-	"encoding/hex"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/hallmark-iot/hallmark/attest"
 	"github.com/hallmark-iot/hallmark/device"
-	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/fleet"
 )
 
@@ -35,14 +32,14 @@ const sample = 200
 // FleetDevices implements fleet.Reader. A page is a walk along one of the conditions, from the last ID on, that asks the others of each
 // device it meets. Of several, the walk is along the one whose devices are furthest apart from there on.
 func (db *DB) FleetDevices(ctx context.Context, q fleet.Query) ([]fleet.Device, error) {
-	list, err := conditions(q)
+	list, err := conditions(q.Filter, q.Scope)
 	if err != nil {
 		return nil, err
 	}
 	if err := db.sparsestFirst(ctx, list, max(q.After, q.Prefix)); err != nil {
 		return nil, err
 	}
-	query, args := devicesQuery(q, list)
+	query, args := pageOf(fleetColumns, fleetJoins, q, list)
 	details, err := collect(ctx, db, scanFleet, query, args...)
 	var out []fleet.Device
 	for _, d := range details {
@@ -51,8 +48,11 @@ func (db *DB) FleetDevices(ctx context.Context, q fleet.Query) ([]fleet.Device, 
 	return out, err
 }
 
-// conditions are those of a query, but for where it begins.
-func conditions(q fleet.Query) (out []condition, err error) {
+// conditions are those of a filter within a scope, but for how the ID begins. Of several places none is a walk: see pageOf.
+func conditions(q device.Filter, scope []string) (out []condition, err error) {
+	if err := q.Check(); err != nil {
+		return nil, err
+	}
 	own := func(column string, value any) {
 		out = append(out, condition{from: "device d", key: "d.id", walk: "d." + column + " = $%d", ask: asked("d." + column + " = $%d"), arg: value})
 	}
@@ -63,47 +63,41 @@ func conditions(q fleet.Query) (out []condition, err error) {
 		own("version", q.Version)
 	}
 	if q.Verdict != "" {
-		status, err := statusOf(q.Verdict)
-		if err != nil {
-			return nil, err
-		}
-		own("verdict", int(status))
+		own("verdict", int(statusOf(q.Verdict)))
 	}
-	if q.Release != "" {
-		digest, err := hex.DecodeString(q.Release)
-		if err != nil {
-			return nil, fault.New(fault.Invalid, "fleet.release", "a release is named by its digest, in hex", "take it from `hallmark release list`")
-		}
+	digest, err := q.Digest()
+	if err != nil {
+		return nil, err
+	}
+	if digest != nil {
 		own("release", digest)
 	}
-	if q.Bundle != "" {
-		version, err := strconv.ParseInt(q.Bundle, 10, 64)
-		if err != nil || version < 0 {
-			return nil, fault.New(fault.Invalid, "fleet.bundle", "a trust bundle is named by its version, a number", "see `hallmark bundle status`")
-		}
-		own("bundle", version)
+	bundle, err := q.BundleVersion()
+	if err != nil {
+		return nil, err
+	}
+	if bundle >= 0 {
+		own("bundle", bundle)
 	}
 	if q.State != "" {
 		own("state", q.State)
 	}
-	switch a := device.Assurance(q.Assurance); {
-	case a == "":
-	case !a.Valid():
-		return nil, fault.New(fault.Invalid, "fleet.assurance", "no assurance is called "+q.Assurance, fmt.Sprint("use one of ", device.Assurances()))
-	case a == device.Enforces: // nearly all do: no index is along them
+	switch a := device.Assurance(q.Assurance); a {
+	case "":
+	case device.Enforces: // nearly all do: no index is along them
 		out = append(out, condition{from: "device d", key: "d.id", walk: asked("d.assurance = $%d"), ask: asked("d.assurance = $%d"), arg: q.Assurance})
 	default:
 		out = append(out, condition{from: "device d", key: "d.id", walk: "d.assurance <> 'enforces' AND d.assurance = $%d", ask: asked("d.assurance = $%d"), arg: q.Assurance})
 	}
-	if len(q.Scope) == 1 {
-		product, _, grouped := strings.Cut(q.Scope[0], "/")
+	if len(scope) == 1 {
+		product, _, grouped := strings.Cut(scope[0], "/")
 		if !grouped {
 			own("product", product)
 			return out, nil
 		}
 		out = append(out, condition{
 			from: "device_group g", key: "g.device_id", walk: "g.path = $%d",
-			ask: asked("EXISTS (SELECT 1 FROM device_group g WHERE g.path = $%d AND g.device_id = d.id)"), arg: q.Scope[0],
+			ask: asked("EXISTS (SELECT 1 FROM device_group g WHERE g.path = $%d AND g.device_id = d.id)"), arg: scope[0],
 		})
 	}
 	return out, nil
@@ -142,8 +136,8 @@ func (db *DB) sparsestFirst(ctx context.Context, list []condition, from string) 
 	return nil
 }
 
-// devicesQuery is a page along the first of the conditions, or along the devices when there is none.
-func devicesQuery(q fleet.Query, list []condition) (query string, args []any) {
+// pageOf is a page along the first of the conditions, or along the devices when there is none.
+func pageOf(columns, joins string, q fleet.Query, list []condition) (query string, args []any) {
 	from, key := "device d", "d.id"
 	begin := " > $%d"
 	if q.After < q.Prefix {
@@ -178,7 +172,7 @@ func devicesQuery(q fleet.Query, list []condition) (query string, args []any) {
 		where = append(where, text)
 	}
 	args = append(args, q.Limit)
-	return `SELECT ` + fleetColumns + ` FROM ` + from + fleetJoins + ` WHERE ` + strings.Join(where, " AND ") + fmt.Sprintf(` ORDER BY %s LIMIT $%d`, key, len(args)), args
+	return `SELECT ` + columns + ` FROM ` + from + joins + ` WHERE ` + strings.Join(where, " AND ") + fmt.Sprintf(` ORDER BY %s LIMIT $%d`, key, len(args)), args
 }
 
 // placesOf holds for what is of a product or a device in a scope, whose parameters come behind the n there are.
@@ -196,17 +190,14 @@ func placesOf(scope []string, product, device string, n int) (text string, args 
 	return asked(strings.Join(each, " OR ")), args
 }
 
-// statusOf is the tier that a word stands for in lists.
-func statusOf(word string) (attest.Tier, error) {
+// statusOf is the tier that a word of device.Verdicts stands for in lists.
+func statusOf(word string) attest.Tier {
 	for _, t := range []attest.Tier{attest.Affirming, attest.Warning, attest.Contraindicated} {
 		if t.String() == word {
-			return t, nil
+			return t
 		}
 	}
-	if word == "unknown" {
-		return attest.None, nil
-	}
-	return attest.None, fault.New(fault.Invalid, "fleet.verdict", "no verdict is called "+word, "affirming, warning, contraindicated or unknown")
+	return attest.None
 }
 
 // after is the first string behind all that begin with prefix; IDs are lower-case hex.

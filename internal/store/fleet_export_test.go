@@ -13,12 +13,12 @@ var (
 
 // DevicesQueries are what a page asks the database, along each of its conditions.
 func DevicesQueries(q fleet.Query) (queries []string, args [][]any, err error) {
-	list, err := conditions(q)
+	list, err := conditions(q.Filter, q.Scope)
 	for i := range max(len(list), 1) {
 		if i > 0 {
 			list[0], list[i] = list[i], list[0]
 		}
-		text, with := devicesQuery(q, list)
+		text, with := pageOf(fleetColumns, fleetJoins, q, list)
 		queries, args = append(queries, text), append(args, with)
 	}
 	return queries, args, err

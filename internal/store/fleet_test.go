@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/internal/store/storetest"
@@ -115,16 +116,16 @@ func TestPagesOfTheFleet(t *testing.T) {
 		"all":              {fleet.Query{}, 4000},
 		"a product":        {fleet.Query{Scope: []string{"valve"}}, 1000},
 		"two products":     {fleet.Query{Scope: []string{"valve", "pump"}}, 4000},
-		"a state":          {fleet.Query{State: "quarantined"}, 4},
-		"good evidence":    {fleet.Query{Verdict: "affirming"}, 3996},
-		"bad evidence":     {fleet.Query{Verdict: "contraindicated"}, 4},
-		"no evidence":      {fleet.Query{Verdict: "unknown"}, 0},
-		"a version":        {fleet.Query{Version: "0.9.0"}, 8},
-		"a release":        {fleet.Query{Release: "aa", State: "active"}, 3996},
-		"a trust bundle":   {fleet.Query{Bundle: "7"}, 0},
-		"with findings":    {fleet.Query{Findings: true}, 4},
-		"how an ID begins": {fleet.Query{Prefix: fmt.Sprintf("%031x", 0x3e)}, 16},
-		"together":         {fleet.Query{Scope: []string{"pump"}, State: "quarantined", Verdict: "contraindicated", Findings: true}, 4},
+		"a state":          {fleet.Query{Filter: device.Filter{State: "quarantined"}}, 4},
+		"good evidence":    {fleet.Query{Filter: device.Filter{Verdict: "affirming"}}, 3996},
+		"bad evidence":     {fleet.Query{Filter: device.Filter{Verdict: "contraindicated"}}, 4},
+		"no evidence":      {fleet.Query{Filter: device.Filter{Verdict: "unknown"}}, 0},
+		"a version":        {fleet.Query{Filter: device.Filter{Version: "0.9.0"}}, 8},
+		"a release":        {fleet.Query{Filter: device.Filter{Release: "aa", State: "active"}}, 3996},
+		"a trust bundle":   {fleet.Query{Filter: device.Filter{Bundle: "7"}}, 0},
+		"with findings":    {fleet.Query{Filter: device.Filter{Findings: true}}, 4},
+		"how an ID begins": {fleet.Query{Filter: device.Filter{Prefix: fmt.Sprintf("%031x", 0x3e)}}, 16},
+		"together":         {fleet.Query{Scope: []string{"pump"}, Filter: device.Filter{State: "quarantined", Verdict: "contraindicated", Findings: true}}, 4},
 	} {
 		var got []string
 		q := c.q
@@ -144,7 +145,7 @@ func TestPagesOfTheFleet(t *testing.T) {
 			t.Errorf("%s: %d devices, want %d", name, len(got), c.want)
 		}
 	}
-	for _, q := range []fleet.Query{{Verdict: "splendid"}, {Release: "zz"}, {Bundle: "x"}, {Bundle: "-1"}} {
+	for _, q := range []fleet.Query{{Filter: device.Filter{Verdict: "splendid"}}, {Filter: device.Filter{Release: "zz"}}, {Filter: device.Filter{Bundle: "x"}}, {Filter: device.Filter{Bundle: "-1"}}} {
 		if _, err := db.FleetDevices(t.Context(), q); err == nil {
 			t.Errorf("%+v was taken", q)
 		}
@@ -179,20 +180,20 @@ func TestListsWalkAlongIndexes(t *testing.T) {
 	for _, q := range []fleet.Query{
 		{},
 		{Scope: []string{"pump"}},
-		{State: "quarantined"},
-		{Scope: []string{"pump"}, State: "active"},
+		{Filter: device.Filter{State: "quarantined"}},
+		{Scope: []string{"pump"}, Filter: device.Filter{State: "active"}},
 		{Scope: []string{"pump/eu"}},
-		{Scope: []string{"pump/eu/berlin"}, State: "active", Version: "0.9.0"},
-		{Scope: []string{"pump/eu"}, Verdict: "warning"},
-		{Scope: []string{"pump/eu"}, Prefix: "00ab"},
-		{Verdict: "contraindicated"},
-		{Verdict: "warning", Scope: []string{"pump"}},
-		{Version: "0.9.0"},
-		{Version: "0.9.0", State: "active"},
-		{Release: "aa", State: "active"},
-		{Prefix: "00ab"},
-		{Findings: true},
-		{Findings: true, State: "quarantined"},
+		{Scope: []string{"pump/eu/berlin"}, Filter: device.Filter{State: "active", Version: "0.9.0"}},
+		{Scope: []string{"pump/eu"}, Filter: device.Filter{Verdict: "warning"}},
+		{Scope: []string{"pump/eu"}, Filter: device.Filter{Prefix: "00ab"}},
+		{Filter: device.Filter{Verdict: "contraindicated"}},
+		{Scope: []string{"pump"}, Filter: device.Filter{Verdict: "warning"}},
+		{Filter: device.Filter{Version: "0.9.0"}},
+		{Filter: device.Filter{Version: "0.9.0", State: "active"}},
+		{Filter: device.Filter{Release: "aa", State: "active"}},
+		{Filter: device.Filter{Prefix: "00ab"}},
+		{Filter: device.Filter{Findings: true}},
+		{Filter: device.Filter{Findings: true, State: "quarantined"}},
 	} {
 		q.Limit, q.After = 50, "0000"
 		queries, args, err := store.DevicesQueries(q)
@@ -269,8 +270,8 @@ func TestFactsAreFoundByKindPageByPage(t *testing.T) {
 func BenchmarkFleetPage(b *testing.B) {
 	db := populate(b, 100_000)
 	for name, q := range map[string]fleet.Query{
-		"all": {}, "product": {Scope: []string{"pump"}}, "state": {State: "quarantined"}, "verdict": {Verdict: "contraindicated"},
-		"version": {Version: "0.9.0"}, "findings": {Findings: true}, "unknown": {Verdict: "unknown"},
+		"all": {}, "product": {Scope: []string{"pump"}}, "state": {Filter: device.Filter{State: "quarantined"}}, "verdict": {Filter: device.Filter{Verdict: "contraindicated"}},
+		"version": {Filter: device.Filter{Version: "0.9.0"}}, "findings": {Filter: device.Filter{Findings: true}}, "unknown": {Filter: device.Filter{Verdict: "unknown"}},
 	} {
 		q.Limit = 50
 		b.Run(name, func(b *testing.B) {

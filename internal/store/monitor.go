@@ -79,8 +79,14 @@ func (s *Monitor) CloseFinding(ctx context.Context, f monitor.Finding, fact ledg
 
 // countFinding keeps the number of open findings in the row of the device they are about, if they are about one.
 func countFinding(tx *Tx, subject string, by int) error {
-	_, err := tx.Of(subject).Exec(`UPDATE device SET findings = findings + $1 WHERE id = $2`, by, subject)
-	return err
+	res, err := tx.Of(subject).Exec(`UPDATE device SET findings = findings + $1 WHERE id = $2`, by, subject)
+	if err != nil {
+		return err
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		return err
+	}
+	return stir(tx, subject)
 }
 
 // ageVerdict has lists and counts read unknown for good evidence that is overdue, for as long as the finding is open that says so: what it said
@@ -91,7 +97,7 @@ func ageVerdict(tx *Tx, f monitor.Finding) error {
 	}
 	if f.Closed.IsZero() {
 		_, err := tx.Of(f.Subject).Exec(`UPDATE device SET verdict = $1 WHERE id = $2 AND verdict <> $3`, int(attest.None), f.Subject, int(attest.Contraindicated))
-		return err
+		return err // the finding is a change of the device already
 	}
 	var status int
 	err := tx.QueryRow(`SELECT status FROM verdict_current WHERE device_id = $1`, f.Subject).Scan(&status)
@@ -101,7 +107,7 @@ func ageVerdict(tx *Tx, f monitor.Finding) error {
 	if err != nil {
 		return err
 	}
-	_, err = tx.Of(f.Subject).Exec(`UPDATE device SET verdict = $1 WHERE id = $2 AND verdict <> $1`, int(listedVerdict(attest.Tier(status))), f.Subject)
+	_, err = list(tx, f.Subject, listedVerdict(attest.Tier(status)))
 	return err
 }
 

@@ -370,7 +370,7 @@ func TestGoodNewsThatIsOverdueReadsUnknown(t *testing.T) {
 			if last := d.LastVerdict; (last == "") != (want == words[i]) {
 				t.Errorf("%s: device %d is %s, and was %q", when, i, d.Verdict, last)
 			}
-			page, err := s.db.FleetDevices(t.Context(), fleet.Query{Verdict: want, Limit: 10})
+			page, err := s.db.FleetDevices(t.Context(), fleet.Query{Limit: 10, Filter: device.Filter{Verdict: want}})
 			if err != nil || !slices.ContainsFunc(page, func(x fleet.Device) bool { return x.ID == devN(i) && x.Verdict == want && x.Health == health }) {
 				t.Errorf("%s: device %d is not in the list of %s: %+v, %v", when, i, want, page, err)
 			}

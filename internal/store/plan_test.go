@@ -182,11 +182,11 @@ func TestPostgresWalksAlongIndexes(t *testing.T) {
 		"facts": facts(fleet.FactQuery{}), "facts before": facts(fleet.FactQuery{Before: size / 2}), "facts of a kind": facts(fleet.FactQuery{Kind: "device.state"}),
 		"facts of one": facts(fleet.FactQuery{Subject: someone}), "facts of a kind before": facts(fleet.FactQuery{Kind: "device.state", Before: size / 2}),
 
-		"all": page(fleet.Query{}), "of a product": page(fleet.Query{Scope: []string{"pump"}}), "of a state": page(fleet.Query{State: "quarantined"}),
-		"of a product and state": page(fleet.Query{Scope: []string{"pump"}, State: "active"}), "of a group": page(fleet.Query{Scope: []string{"pump/eu"}}),
-		"of a group and version": page(fleet.Query{Scope: []string{"pump/eu"}, Version: "0.9.0"}), "of a verdict": page(fleet.Query{Verdict: "contraindicated"}),
-		"of a version": page(fleet.Query{Version: "0.9.0"}), "of a release": page(fleet.Query{Release: "bb"}), "of a prefix": page(fleet.Query{Prefix: "00ab"}),
-		"with findings": page(fleet.Query{Findings: true}), "of two places": page(fleet.Query{Scope: []string{"pump/eu", "valve"}}),
+		"all": page(fleet.Query{}), "of a product": page(fleet.Query{Scope: []string{"pump"}}), "of a state": page(fleet.Query{Filter: device.Filter{State: "quarantined"}}),
+		"of a product and state": page(fleet.Query{Scope: []string{"pump"}, Filter: device.Filter{State: "active"}}), "of a group": page(fleet.Query{Scope: []string{"pump/eu"}}),
+		"of a group and version": page(fleet.Query{Scope: []string{"pump/eu"}, Filter: device.Filter{Version: "0.9.0"}}), "of a verdict": page(fleet.Query{Filter: device.Filter{Verdict: "contraindicated"}}),
+		"of a version": page(fleet.Query{Filter: device.Filter{Version: "0.9.0"}}), "of a release": page(fleet.Query{Filter: device.Filter{Release: "bb"}}), "of a prefix": page(fleet.Query{Filter: device.Filter{Prefix: "00ab"}}),
+		"with findings": page(fleet.Query{Filter: device.Filter{Findings: true}}), "of two places": page(fleet.Query{Scope: []string{"pump/eu", "valve"}}),
 
 		"findings": findings(monitor.Query{}), "open findings": findings(monitor.Query{OpenOnly: true}), "findings of a kind": findings(monitor.Query{Kind: monitor.NoCheckin}),
 		"newest open of a kind": findings(monitor.Query{Kind: monitor.NoCheckin, OpenOnly: true, Newest: true, After: "z"}), "findings of one": findings(monitor.Query{Subject: someone}),

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/rollout"
 )
 
@@ -18,15 +20,10 @@ const kits = 10_000
 func (s *Rollouts) Candidates(ctx context.Context, product string, sel rollout.Selection, state device.State, want func(string) bool,
 	each func(rollout.Candidate) error,
 ) error {
-	var within []string
-	if sel.Group != "" {
-		within = []string{access.Join(product, sel.Group)}
-	}
-	scope, err := listOf(within)
+	w, err := s.walk(product, sel)
 	if err != nil {
 		return err
 	}
-	w := walk{db: s.db, scope: scope, known: map[string]*rollout.Kit{}}
 	if len(sel.IDs) > 0 {
 		ids := sel.IDs
 		if want != nil {
@@ -39,9 +36,7 @@ func (s *Rollouts) Candidates(ctx context.Context, product string, sel rollout.S
 		return eachOf(all, each)
 	}
 	for after := ""; ; {
-		some, err := collect(ctx, s.db, scanStep, `SELECT d.id, d.hardware, d.release, d.assurance, d.kit, coalesce(x.rollout_id, '') FROM device d
-			LEFT JOIN rollout_place x ON x.device_id = d.id AND x.open = 1
-			WHERE d.product = $2 AND d.state = $3 AND d.id > $4 AND`+inScope("d.product", "d.id")+` ORDER BY d.id LIMIT $5`, scope, product, string(state), after, int64(atOnce))
+		some, err := w.page(ctx, product, sel, state, after)
 		if err != nil || len(some) == 0 {
 			return err
 		}
@@ -61,6 +56,56 @@ func (s *Rollouts) Candidates(ctx context.Context, product string, sel rollout.S
 	}
 }
 
+// walk begins one over candidates.
+func (s *Rollouts) walk(product string, sel rollout.Selection) (walk, error) {
+	w := walk{db: s.db, known: map[string]*rollout.Kit{}}
+	var within []string
+	if sel.Group != "" {
+		within = []string{access.Join(product, sel.Group)}
+	}
+	var err error
+	if w.scope, err = listOf(within); err != nil || sel.Query == nil {
+		return w, err
+	}
+	list, err := conditions(*sel.Query, nil)
+	for _, c := range list {
+		w.asks += " AND "
+		if c.arg == nil {
+			w.asks += c.ask
+			continue
+		}
+		w.args = append(w.args, c.arg)
+		w.asks += fmt.Sprintf(c.ask, 2+len(w.args))
+	}
+	w.prefix = sel.Query.Prefix
+	return w, err
+}
+
+// The columns and the join of a step.
+const (
+	stepColumns = `d.id, d.hardware, d.release, d.assurance, d.kit, coalesce(x.rollout_id, '')`
+	stepJoins   = ` LEFT JOIN rollout_place x ON x.device_id = d.id AND x.open = 1`
+)
+
+// page gives those behind a device, by ID. Those of a query are looked for as lists do.
+func (w walk) page(ctx context.Context, product string, sel rollout.Selection, state device.State, after string) ([]step, error) {
+	if sel.Query == nil {
+		return collect(ctx, w.db, scanStep, `SELECT `+stepColumns+` FROM device d`+stepJoins+`
+			WHERE d.product = $2 AND d.state = $3 AND d.id > $4 AND`+inScope("d.product", "d.id")+` ORDER BY d.id LIMIT $5`, w.scope, product, string(state), after, int64(atOnce))
+	}
+	q := fleet.Query{Filter: *sel.Query, Scope: []string{access.Join(product, sel.Group)}, After: after, Limit: atOnce}
+	q.State = string(state)
+	list, err := conditions(q.Filter, q.Scope)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.db.sparsestFirst(ctx, list, max(q.After, q.Prefix)); err != nil {
+		return nil, err
+	}
+	query, args := pageOf(stepColumns, stepJoins, q, list)
+	return collect(ctx, w.db, scanStep, query, args...)
+}
+
 func eachOf(some []step, each func(rollout.Candidate) error) error {
 	for _, c := range some {
 		if err := each(c.Candidate); err != nil {
@@ -72,9 +117,12 @@ func eachOf(some []step, each func(rollout.Candidate) error) error {
 
 // walk is one over candidates. Most of them have the same few kits: it reads of each the twin of the first device that has it.
 type walk struct {
-	db    *DB
-	scope string
-	known map[string]*rollout.Kit
+	db     *DB
+	scope  string
+	asks   string // what a query asks of a device, from the third parameter on
+	args   []any
+	prefix string
+	known  map[string]*rollout.Kit
 }
 
 // step is a candidate with the digest of its kit.
@@ -139,9 +187,9 @@ func (w walk) read(ctx context.Context, ids []string) ([]step, error) {
 	if err != nil {
 		return nil, err
 	}
-	return collect(ctx, w.db, scanWhole, `SELECT d.id, d.product, d.hardware, d.state, d.release, d.assurance, d.kit, d.doc, coalesce(x.rollout_id, '') FROM device d
-		LEFT JOIN rollout_place x ON x.device_id = d.id AND x.open = 1
-		WHERE d.id IN (SELECT l.value FROM list($2) AS l) AND`+inScope("d.product", "d.id")+` ORDER BY d.id`, w.scope, list)
+	all, err := collect(ctx, w.db, scanWhole, `SELECT d.id, d.product, d.hardware, d.state, d.release, d.assurance, d.kit, d.doc, coalesce(x.rollout_id, '') FROM device d`+stepJoins+`
+		WHERE d.id IN (SELECT l.value FROM list($2) AS l) AND`+inScope("d.product", "d.id")+w.asks+` ORDER BY d.id`, append([]any{w.scope, list}, w.args...)...)
+	return slices.DeleteFunc(all, func(c step) bool { return !strings.HasPrefix(c.ID, w.prefix) }), err
 }
 
 func scanWhole(row scanner) (step, error) {

@@ -10,7 +10,7 @@ import (
 	"github.com/hallmark-iot/hallmark/device"
 )
 
-// Stir is a change of a device: of its product, group, state, hardware, owner or mark, or of what it runs, knows and has room for.
+// Stir is a change of a device: of its product, group, state, hardware, owner or mark, of what it runs, believes, knows and has room for, or of what lists say of its evidence and findings.
 type Stir struct {
 	Seq    int64 // rises in the order in which the changes were committed, on all nodes
 	Device string
@@ -27,7 +27,7 @@ func stir(tx *Tx, id string) error {
 // turned reports whether a report changes what a device is to others: everything but its contact, health and progress.
 func turned(r device.Report) bool {
 	was, is := r.From.Twin, r.Twin
-	return r.State != r.From.State || is.Trial != was.Trial || is.Version != was.Version || !bytes.Equal(is.Release, was.Release) ||
+	return r.State != r.From.State || is.Trial != was.Trial || is.Version != was.Version || is.Bundle != was.Bundle || !bytes.Equal(is.Release, was.Release) ||
 		!reflect.DeepEqual(is.Room, was.Room) || !slices.Equal(is.Knows, was.Knows) || !reflect.DeepEqual(is.Left, was.Left) ||
 		!reflect.DeepEqual(is.Reported, was.Reported) || !bytes.Equal(is.Desired, was.Desired)
 }

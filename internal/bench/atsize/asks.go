@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/bench/crowd"
 	"github.com/hallmark-iot/hallmark/internal/store"
@@ -47,7 +48,7 @@ type things struct {
 
 func find(ctx context.Context, db *store.DB, n int) (t things, err error) {
 	t.n = n
-	page, err := db.FleetDevices(ctx, fleet.Query{Scope: []string{crowd.Group}, State: "active", Limit: 1})
+	page, err := db.FleetDevices(ctx, fleet.Query{Scope: []string{crowd.Group}, Limit: 1, Filter: device.Filter{State: "active"}})
 	if err != nil || len(page) == 0 {
 		return t, fmt.Errorf("no device is in %s: %w", crowd.Group, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/bench/crowd"
@@ -138,8 +139,8 @@ func slowestQuery(ctx context.Context, db *store.DB, t things, o options) (time.
 			}
 			for _, after := range []int{0, t.n / 2, t.n - t.n/50} {
 				q := fleet.Query{
-					State: f.Get("state"), Verdict: f.Get("verdict"), Version: f.Get("version"), Release: f.Get("release"), Findings: f.Get("findings") != "",
-					After: crowd.ID(after, t.n), Limit: 51,
+					Filter: device.Filter{State: f.Get("state"), Verdict: f.Get("verdict"), Version: f.Get("version"), Release: f.Get("release"), Findings: f.Get("findings") != ""},
+					After:  crowd.ID(after, t.n), Limit: 51,
 				}
 				if scope != "" {
 					q.Scope = []string{scope}
