@@ -1532,6 +1532,18 @@ type DeviceDetail struct {
 	Timeline []FleetLine `json:"timeline"`
 }
 
+// DeviceFilter defines model for DeviceFilter.
+type DeviceFilter struct {
+	Assurance *string `json:"assurance,omitempty"`
+	Bundle    *string `json:"bundle,omitempty"`
+	Findings  *bool   `json:"findings,omitempty"`
+	Prefix    *string `json:"prefix,omitempty"`
+	Release   *string `json:"release,omitempty"`
+	State     *string `json:"state,omitempty"`
+	Verdict   *string `json:"verdict,omitempty"`
+	Version   *string `json:"version,omitempty"`
+}
+
 // DevicePreview defines model for DevicePreview.
 type DevicePreview struct {
 	Devices  int64            `json:"devices"`
@@ -3806,10 +3818,11 @@ type RolloutResolved struct {
 
 // RolloutSelection defines model for RolloutSelection.
 type RolloutSelection struct {
-	All   *bool    `json:"all,omitempty"`
-	Group *string  `json:"group,omitempty"`
-	Ids   []string `json:"ids,omitempty"`
-	State *string  `json:"state,omitempty"`
+	All   *bool         `json:"all,omitempty"`
+	Group *string       `json:"group,omitempty"`
+	Ids   []string      `json:"ids,omitempty"`
+	Query *DeviceFilter `json:"query,omitempty"`
+	State *string       `json:"state,omitempty"`
 }
 
 // RolloutSpec defines model for RolloutSpec.

@@ -90,7 +90,7 @@ func (s *Service) checkSpec(ctx context.Context, spec Spec) (release.Release, er
 		return release.Release{}, err
 	}
 	if q := spec.Selection.Query; q != nil && q.Assurance != "" && !enough(device.Assurance(q.Assurance), spec.Assurance) {
-		return release.Release{}, bad("assurance", fmt.Sprintf("the query is for devices whose word is %q, and the rollout for those that %s", q.Assurance, least(spec.Assurance)),
+		return release.Release{}, bad("assurance", fmt.Sprintf("the query is for devices whose word is worth %q, and the rollout takes %q and better", q.Assurance, least(spec.Assurance)),
 			"ask for another, or give the rollout's assurance: `--assurance "+q.Assurance+"`")
 	}
 	if spec.Window != nil {
@@ -137,11 +137,14 @@ func checkSelection(sel Selection) error {
 			return err
 		}
 	}
-	if state := sel.state(); len(sel.IDs) == 0 && !takes(state) {
-		return bad("selection", fmt.Sprintf("devices that are %q take no update", state), "select onboarded, active, quarantined or maintenance")
+	if !sel.Takes() {
+		return bad("selection", fmt.Sprintf("devices that are %q take no update", sel.state()), "select onboarded, active, quarantined or maintenance")
 	}
 	return nil
 }
+
+// Takes reports whether devices that are selected can install anything in the state that they are selected by.
+func (s Selection) Takes() bool { return len(s.IDs) > 0 || takes(s.state()) }
 
 // takes reports whether a device in s can install.
 func takes(s device.State) bool {

@@ -18,6 +18,7 @@ package rollout
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -91,6 +92,27 @@ type Selection struct {
 	All   bool           `json:"all,omitempty"`   // every active device; those that cannot take the release are left out, with the reason
 	State device.State   `json:"state,omitempty"` // as All, of those in this state
 	Query *device.Filter `json:"query,omitempty"` // as All, of those that it selects when their wave is taken; it names a state, or means active ones
+}
+
+// Text says it as people do.
+func (s Selection) Text() string {
+	var text string
+	switch {
+	case len(s.IDs) == 1:
+		text = "device " + s.IDs[0]
+	case len(s.IDs) > 1:
+		text = fmt.Sprintf("%d devices by ID", len(s.IDs))
+	case s.Query != nil:
+		q := *s.Query
+		q.State = string(s.state())
+		text = q.Text()
+	default:
+		text = "devices that are " + string(s.state())
+	}
+	if s.Group != "" {
+		text += ", in group " + s.Group
+	}
+	return text
 }
 
 // among gives the selection, of these devices alone.

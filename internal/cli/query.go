@@ -19,7 +19,7 @@ func newQuery(a *api) *cobra.Command {
 }
 
 // selectors are the flags that select devices.
-var selectors = []string{"product", "group", "state", "evidence", "version", "release", "bundle", "prefix", "findings"}
+var selectors = []string{"product", "group", "state", "assurance", "evidence", "version", "release", "bundle", "prefix", "findings"}
 
 func selecting(f *pflag.FlagSet, q *fleet.Query) {
 	f.StringVar(&q.Product, "product", "", "only this product's")
@@ -59,7 +59,7 @@ func (s *state) Type() string { return "STATE" }
 // queryText is a query as its flags would say it.
 func queryText(q fleet.Query) string {
 	var parts []string
-	for i, value := range []string{q.Product, q.Group, q.State, q.Verdict, q.Version, q.Release, q.Bundle, q.Prefix} {
+	for i, value := range []string{q.Product, q.Group, q.State, q.Assurance, q.Verdict, q.Version, q.Release, q.Bundle, q.Prefix} {
 		if value != "" {
 			parts = append(parts, "--"+selectors[i]+" "+value)
 		}

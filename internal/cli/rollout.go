@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/client"
 	"github.com/hallmark-iot/hallmark/rollout"
@@ -93,7 +92,7 @@ func rolloutDevices(w io.Writer, some []rollout.DeviceView) error {
 func rolloutSheet(w io.Writer, r rollout.Rollout) error {
 	pairs := []string{
 		"rollout", r.Spec.ID, "product", r.Spec.Product, "release", fmt.Sprintf("%x", r.Spec.Release), "phase", string(r.Phase), "by", r.By,
-		"created", when(r.Created), "started", when(r.Started), "ended", when(r.Ended), "reason", r.Reason,
+		"created", when(r.Created), "started", when(r.Started), "ended", when(r.Ended), "reason", r.Reason, "selects", r.Spec.Selection.Text(),
 		"devices", fmt.Sprintf("%d in the wave: %d good, %d waiting, %d failed, %d left", r.Last.Devices, r.Last.Good, r.Last.Waiting, r.Last.Failed, r.Last.Left),
 	}
 	if r.Last.ByWord > 0 {
@@ -135,9 +134,6 @@ func rolloutSheet(w io.Writer, r rollout.Rollout) error {
 	if r.Spec.Stones {
 		pairs = append(pairs, "stepping stones", rollout.OverStones(r))
 	}
-	if r.Spec.Selection.Group != "" {
-		pairs = append(pairs, "group", r.Spec.Selection.Group)
-	}
 	if r.Phase == rollout.Halted || r.Phase == rollout.RolledBack {
 		pairs = append(pairs, "sent back", fmt.Sprintf("%d back, %d without a way back, %d unknown", r.Last.Returned, r.Last.Stranded, r.Last.Unknown))
 	}
@@ -154,7 +150,8 @@ func rolloutSheet(w io.Writer, r rollout.Rollout) error {
 // plan is what a rollout is asked for.
 type plan struct {
 	spec           rollout.Spec
-	state          string
+	state, saved   string
+	queried        []string
 	release, back  string
 	waves          []string
 	soak, deadline time.Duration
@@ -195,8 +192,7 @@ func (p *plan) flags(c *cobra.Command) *cobra.Command {
 	f.BoolVar(&p.spec.Stones, "stepping-stones", false, "take devices that run what the release is not installed over (--over) over the releases between, one after the other; without it they are left out")
 	f.BoolVar(&p.spec.Alone, "alone", false, "for devices that no line reaches: it may be carried to them, see hallmark release export --carton, and they keep it without being asked for evidence first. Its waves have no soak, and no contact is missed before the deadline")
 	f.StringVar(&p.spec.Reason, "reason", "", "why")
-	c.MarkFlagsOneRequired("all", "state", "device")
-	c.MarkFlagsMutuallyExclusive("all", "state", "device")
+	p.query(c)
 	c.MarkFlagsMutuallyExclusive("dynamic", "device")
 	return need(c, "product", "release")
 }
@@ -222,7 +218,9 @@ func (p *plan) pace(f *pflag.FlagSet) {
 }
 
 func (p *plan) resolve(ctx context.Context, cl *client.Client) (err error) {
-	p.spec.Selection.State = device.State(p.state)
+	if err := p.selects(ctx, cl); err != nil {
+		return err
+	}
 	if p.bandwidth != (rollout.Bandwidth{}) {
 		p.spec.Bandwidth = &p.bandwidth
 	}
@@ -350,7 +348,7 @@ func (a *api) createRollout() *cobra.Command {
 	var p plan
 	var start bool
 	c := a.verb(cobra.Command{
-		Use: "create ID --product PRODUCT --release RELEASE (--all | --state STATE | --device ID,…)", Short: "Create a rollout; nothing is sent before it is started",
+		Use: "create ID --product PRODUCT --release RELEASE (--all | --state STATE | --query KEY=VALUE,… | --saved NAME | --device ID,…)", Short: "Create a rollout; nothing is sent before it is started",
 		Args:    cobra.ExactArgs(1),
 		Example: "  hallmark rollout create pump-1.1.0 --product pump --release pump@1.1.0 --all --wave 10 --wave 30%,soak=2h --wave rest --failures 2%",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
@@ -375,8 +373,8 @@ func (a *api) createRollout() *cobra.Command {
 func (a *api) dryRun() *cobra.Command {
 	var p plan
 	c := a.verb(cobra.Command{
-		Use: "dry-run --product PRODUCT --release RELEASE (--all | --state STATE | --device ID,…)", Short: "Say which devices a rollout would reach, and in which wave",
-		Example: "  hallmark rollout dry-run --product pump --release pump@1.1.0 --all",
+		Use: "dry-run --product PRODUCT --release RELEASE (--all | --state STATE | --query KEY=VALUE,… | --saved NAME | --device ID,…)", Short: "Say which devices a rollout would reach, and in which wave",
+		Example: "  hallmark rollout dry-run --product pump --release pump@1.1.0 --all\n  hallmark rollout dry-run --product pump --release pump@1.1.0 --group eu --query version=1.0.0,findings",
 	}, func(ctx context.Context, cl *client.Client, _ []string) error {
 		p.spec.ID = "dry-run"
 		if err := p.resolve(ctx, cl); err != nil {

@@ -168,6 +168,38 @@ func (v view) rollOut(r release.Release) []action {
 	}}
 }
 
+// rollOutTo makes a rollout of one of the product's releases to whom the query of the page selects.
+func (v view) rollOutTo(q fleet.Query, all []release.Release) []action {
+	if q.Product == "" || !v.may(access.RolloutCreate, access.Resource{Type: "rollout", Product: q.Product, Group: q.Group}) {
+		return nil
+	}
+	var releases []option
+	for _, r := range all {
+		if r.Status == release.Published {
+			releases = append(releases, option{body(r.Digest[:]), r.Manifest.Version})
+		}
+	}
+	sel := rollout.Selection{Group: q.Group, Query: &q.Filter}
+	if q.Filter == (device.Filter{}) {
+		sel.All, sel.Query = true, nil
+	}
+	if len(releases) == 0 || !sel.Takes() {
+		return nil
+	}
+	plans := wavePlans()
+	return []action{{
+		Label: "Roll out to these", Title: "Prepare a rollout to these devices", Path: "/api/v1/rollouts",
+		Explain: "To " + sel.Text() + ", as far as they can take it: those that are so when their wave begins. A wave goes when the one before has proven itself, and a failure halts all. " +
+			"Nothing is sent before it is started. For other waves: hallmark rollout create --query.",
+		Body: body(map[string]any{"product": q.Product, "selection": sel}),
+		Fields: []field{
+			{Name: "id", Label: "Its name", Kind: "text"},
+			{Name: "release", Label: "The release", Kind: "json", Options: releases, Value: releases[0].Value},
+			{Name: "waves", Label: "How fast", Kind: "json", Options: plans, Value: plans[0].Value},
+		}, Field: "reason",
+	}}
+}
+
 // bringFix makes a rollout of what mends a release that is closed, for whoever runs that, whenever it comes. all are releases of the product.
 func (v view) bringFix(r release.Release, all []release.Release) []action {
 	if r.Closed.IsZero() || !v.may(access.RolloutCreate, access.Resource{Type: "rollout", Product: r.Manifest.Product}) {

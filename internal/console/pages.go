@@ -15,6 +15,7 @@ import (
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/monitor"
+	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/remedy"
 	"github.com/hallmark-iot/hallmark/rollout"
@@ -123,6 +124,16 @@ func deviceQuery(r *http.Request) fleet.Query {
 	}
 }
 
+// devicesPageData is a page of the list, and what can be done with whom it lists.
+type devicesPageData struct {
+	Query    fleet.Query
+	Own      []fleet.Saved
+	Products []product.Product
+	Devices  []fleet.Device
+	Next     string
+	Actions  []action
+}
+
 func (h *handler) devices(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
 	q := deviceQuery(r)
 	if isDevice(q.Prefix) {
@@ -141,7 +152,16 @@ func (h *handler) devices(w http.ResponseWriter, r *http.Request, caller access.
 	if err != nil {
 		return err
 	}
-	h.render(w, r, http.StatusOK, devicesPage(h.view(r, caller, "Devices", "device. attest. finding."), q, own, products, devices, next))
+	v := h.view(r, caller, "Devices", "device. attest. finding.")
+	p := devicesPageData{Query: q, Own: own, Products: products, Devices: devices, Next: next, Actions: keepQuery(q, own)}
+	if q.Product != "" {
+		releases, err := h.cfg.Stages.Releases.List(r.Context(), caller, q.Product)
+		if unlessDenied(err) != nil {
+			return err
+		}
+		p.Actions = append(p.Actions, v.rollOutTo(q, releases)...)
+	}
+	h.render(w, r, http.StatusOK, devicesPage(v, p))
 	return nil
 }
 

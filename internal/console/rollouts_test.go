@@ -55,3 +55,26 @@ func TestTheReleasesPageSaysWhatWasProposedWithIt(t *testing.T) {
 		}
 	}
 }
+
+// A list of devices of one product can be rolled out to as it is asked for, by who may, and says whom that reaches.
+func TestWhomAListShowsCanBeRolledOutTo(t *testing.T) {
+	s := server(t)
+	for path, want := range map[string]string{
+		"/devices?product=pump&version=1.0.0&findings=open&group=eu": "To devices that are active, run 1.0.0, have open findings, in group eu, as far as they can take it",
+		"/devices?product=pump":                "To devices that are active, as far as they can take it",
+		"/devices?version=1.0.0":               "", // of which product?
+		"/devices?product=pump&state=disposed": "", // nothing is installed there
+	} {
+		for _, who := range []string{"all", "viewer"} {
+			_, page := get(t, s, path, who)
+			may := want != "" && who == "all"
+			if got := strings.Contains(page, "Roll out to these"); got != may || may && !strings.Contains(page, want) {
+				t.Errorf("%s: %s is offered a rollout: %v, want %v: %q", path, who, got, may, want)
+			}
+		}
+	}
+	_, page := get(t, s, "/devices?product=pump&version=1.0.0", "all")
+	if !strings.Contains(page, html.EscapeString(`"selection":{"query":{"version":"1.0.0"}}`)) {
+		t.Error("what is offered is another rollout than the list asks for")
+	}
+}
