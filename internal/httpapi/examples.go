@@ -96,7 +96,8 @@ var Examples = map[string]any{
 		Waves: []rollout.Wave{{Size: 10, Soak: 3600, Deadline: 86400, MaxFailures: 1}, {Percent: 100, Soak: 3600, Deadline: 604800, MaxFailuresRate: 2}},
 	},
 	"dry-run-rollout": rollout.Spec{
-		ID: "pump-1.2.0-eu", Product: "pump", Release: exampleDigest, Selection: rollout.Selection{All: true}, Waves: []rollout.Wave{{Percent: 100, Deadline: 86400}},
+		ID: "pump-1.2.0-eu", Product: "pump", Release: exampleDigest, Selection: rollout.Selection{Group: "eu", Query: &device.Filter{Version: "1.1.0", Findings: true}},
+		Waves: []rollout.Wave{{Percent: 100, Deadline: 86400}},
 	},
 	"pause-rollout":         Reason{"the support desk is closed until Monday"},
 	"resume-rollout":        Reason{"the support desk is open again"},
