@@ -120,11 +120,11 @@ type Readable interface {
 	Running(digest []byte) (io.ReaderAt, bool)
 }
 
-// Keyed is a Machine some of whose programs are protected: they wait for keys that the server gives for good evidence.
+// Keyed is a Machine some of whose programs are protected, or images on their way to it: they wait for keys that the server gives for good evidence.
 type Keyed interface {
-	// Locked says whether a program waits for its key.
+	// Locked says whether anything waits for its key.
 	Locked() bool
-	// CodeKey is the device's public key, to which keys of programs are wrapped.
+	// CodeKey is the device's public key, to which keys are wrapped.
 	CodeKey() ([]byte, error)
 	// Unlock takes the keys that came for evidence over nonce, and starts what waited for them. What does not open is in the error.
 	Unlock(wraps []wire.Wrap, nonce []byte) error

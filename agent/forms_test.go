@@ -57,7 +57,7 @@ func TestAnUpdateIsMadeOfWhatRuns(t *testing.T) {
 				if len(got) != 1 || got[0].Outcome != wire.OutcomeDone || d.s.last.Version != "2.0.0" {
 					t.Fatalf("%+v, runs %s", got, d.s.last.Version)
 				}
-				if !slices.Equal(d.s.last.Knows, []string{wire.KnowsAfter, wire.KnowsCarton, wire.FormDelta, wire.KnowsManner, wire.KnowsWindow}) {
+				if !slices.Equal(d.s.last.Knows, []string{wire.KnowsAfter, wire.KnowsCarton, wire.FormDelta, wire.KnowsManner, wire.KnowsSealedImage, wire.KnowsWindow}) {
 					t.Errorf("it knows %q", d.s.last.Knows)
 				}
 				whole := slices.Contains(d.s.calls, fmt.Sprintf("artifact/%x", v2.rel.Components[0].Digest))

@@ -308,7 +308,11 @@ func (a *Agent) knows() []string {
 	if _, ok := a.c.Machine.(Readable); ok {
 		kinds = append(kinds, wire.FormDelta)
 	}
-	return append(kinds, wire.KnowsManner, wire.KnowsWindow)
+	kinds = append(kinds, wire.KnowsManner)
+	if _, ok := a.c.Machine.(Keyed); ok {
+		kinds = append(kinds, wire.KnowsSealedImage)
+	}
+	return append(kinds, wire.KnowsWindow)
 }
 
 func (a *Agent) checkin() (wire.Checkin, error) {

@@ -130,7 +130,7 @@ func (s *Service) mendedFirst(ctx context.Context, d Device, in wire.Checkin, li
 		if err := unlessUnknown(err); err != nil {
 			return nil, err
 		}
-		if open && m.Counter >= next.Wire.Floor && starts(in, m) {
+		if open && m.Counter >= next.Wire.Floor && reads(in, m) {
 			return slices.DeleteFunc(slices.Clone(list), raises), nil
 		}
 	}
@@ -173,9 +173,9 @@ func understands(in wire.Checkin, c Command) bool {
 	return c.Manner != wire.Consent
 }
 
-// starts reports whether a device can be told of a release: it knows the order in which programs start, if the release has one.
-func starts(in wire.Checkin, m wire.Release) bool {
-	return !m.Ordered() || slices.Contains(in.Knows, wire.KnowsAfter)
+// reads reports whether a device can be told of a release: it knows all that the release asks for.
+func reads(in wire.Checkin, m wire.Release) bool {
+	return !slices.ContainsFunc(m.Asks(), func(kind string) bool { return !slices.Contains(in.Knows, kind) })
 }
 
 // fits leaves code alone while the device is busy with code, and gives a device on its way out nothing but its end.

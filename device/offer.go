@@ -311,6 +311,8 @@ func (s *Service) mayTake(ctx context.Context, d Device, c Command, m wire.Relea
 		return no("it is %s", d.State)
 	case !m.RunsOn(d.Hardware):
 		return no("it is hardware %s", d.Hardware)
+	case m.Sealed():
+		return no("it has what is protected, and nothing there opens that")
 	case m.Counter < b.Least():
 		return no("security counter %d, and trust bundle %d has %d and above installed", m.Counter, b.Version, b.Least())
 	case bytes.Equal(d.Twin.Release, c.Wire.Release):

@@ -3,7 +3,7 @@ package device
 import (
 	"context"
 	"fmt"
-	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -62,15 +62,15 @@ func lasts(held wire.Bundle) time.Duration {
 	return min(preparedFor, time.Duration(min(held.MaxAge, 1<<32))*time.Second/4)
 }
 
-// releaseFor proves a release that is handed out, to a device that knows the order in which its programs start, if it has one: it may be another agent's than when it was looked at for that.
+// releaseFor proves a release that is handed out, to a device that knows all that it asks for: it may be another agent's than when it was looked at for that.
 func (s *Service) releaseFor(ctx context.Context, digest [32]byte, held wire.Bundle, in wire.Checkin) (wire.Logged, error) {
 	prove := func() (wire.Logged, error) {
 		m, _, err := s.cfg.Releases.Manifest(ctx, digest)
 		if err != nil {
 			return wire.Logged{}, err
 		}
-		if !starts(in, m) {
-			return wire.Logged{}, fault.New(fault.Conflict, "device.order", fmt.Sprintf("release %s has programs that start after others, and the agent of the device does not know how", m.ID), "upgrade its agent")
+		if !reads(in, m) {
+			return wire.Logged{}, fault.New(fault.Conflict, "device.knows", fmt.Sprintf("release %s asks for what the agent of the device does not know, of %v", m.ID, m.Asks()), "upgrade its agent")
 		}
 		l, err := s.cfg.Releases.Logged(ctx, digest)
 		if err != nil {
@@ -81,9 +81,9 @@ func (s *Service) releaseFor(ctx context.Context, digest [32]byte, held wire.Bun
 	if open, err := s.cfg.Releases.HandsOut(ctx, digest); err != nil || !open {
 		return prove() // which says why it is not
 	}
-	what := "release "
-	if !slices.Contains(in.Knows, wire.KnowsAfter) {
-		what = "release in no order "
+	what := "release " // and to whom it is not given
+	if unknown := wire.Unknown(in.Knows); len(unknown) > 0 {
+		what = "release without " + strings.Join(unknown, ",") + " "
 	}
 	return s.prepared.get(what+string(digest[:]), held, in, s.cfg.Now(), prove)
 }

@@ -1,8 +1,9 @@
-// Package protect keeps the content keys of protected programs, and gives them to devices that have just proven themselves.
+// Package protect keeps the content keys of protected components, and gives them to devices that have just proven themselves.
 //
 // Stages 1 and 3. A program is sealed once, as it is uploaded, under a key of its own; what is stored, sent, cached and written into flash is the sealed
 // bytes, the same for all devices. The key is kept under the instance's vault key. What it guarantees: a device gets a key in the answer to evidence that
-// was good, of this moment and of the very release that has the program, wrapped to the key that the evidence named; nobody else gets one, there is no key of
+// was good and of this moment, wrapped to the key that the evidence named: that of a program when the evidence is of the very release that has it, that of an image, which is
+// opened before it runs, when the device is told to install its release. Nobody else gets one, there is no key of
 // a class, and that it was given is a fact before it is. It trusts the verifier that it is asked by, and the vault.
 package protect
 
@@ -56,7 +57,14 @@ type Config struct {
 	Vault    Vault
 	Manifest func(ctx context.Context, digest [32]byte) (wire.Release, error) // of a release that was published
 	Device   func(ctx context.Context, id string) (device.Device, error)
-	Now      func() time.Time // nil: time.Now
+	Told     func(ctx context.Context, id string, now time.Time) ([]Told, error) // what a device is told to install now, and may have
+	Now      func() time.Time                                                    // nil: time.Now
+}
+
+// Told is a release that a device is to install.
+type Told struct {
+	Digest   [32]byte
+	Manifest wire.Release
 }
 
 // Service is the stage.
@@ -64,7 +72,7 @@ type Service struct{ cfg Config }
 
 // NewService checks cfg and makes the stage.
 func NewService(cfg Config) (*Service, error) {
-	if cfg.Store == nil || cfg.Vault == nil || cfg.Manifest == nil || cfg.Device == nil {
+	if cfg.Store == nil || cfg.Vault == nil || cfg.Manifest == nil || cfg.Device == nil || cfg.Told == nil {
 		return nil, errors.New("protect: the store, the vault, the releases or the devices are missing")
 	}
 	if cfg.Now == nil {
@@ -103,15 +111,16 @@ type Asked struct {
 
 // Given is the Data of code.keys.given.
 type Given struct {
-	Release string   `json:"release"` // digest, hex
-	Keys    []string `json:"keys"`    // IDs, hex
+	Release string   `json:"release"`          // digest, hex
+	Keys    []string `json:"keys"`             // IDs, hex
+	Images  []string `json:"images,omitempty"` // digests of the releases that it is told to install, of whose images some of the keys are
 	CodeKey []byte   `json:"code_key_sha256"`
 }
 
 func denied(code, text, remedy string) error { return fault.New(fault.Denied, code, text, remedy) }
 
-// Give gives the keys of the protected programs of the release that was measured, each wrapped to the device. That it does is a fact first. The caller is the
-// device, and the verdict is of its own evidence.
+// Give gives the keys of the protected programs of the release that was measured, and of the images that the device is told to install, each wrapped to the device.
+// That it does is a fact first. The caller is the device, and the verdict is of its own evidence.
 func (s *Service) Give(ctx context.Context, caller access.Caller, a Asked) ([]wire.Wrap, error) {
 	if !wire.Acceptable(a.Status) || len(a.Release) != sha256.Size {
 		return nil, denied("code.evidence", "the evidence of device "+a.Device+" is "+a.Status+": a key is given for good evidence only", "see why it is not good: hallmark device show")
@@ -137,7 +146,7 @@ func (s *Service) Give(ctx context.Context, caller access.Caller, a Asked) ([]wi
 	sum := sha256.Sum256(a.CodeKey)
 	g := Given{Release: hex.EncodeToString(a.Release), CodeKey: sum[:]}
 	for _, c := range m.Components {
-		if c.Protected == nil {
+		if c.Protected == nil || c.Kind == wire.KindImage {
 			continue
 		}
 		w, err := s.wrap(ctx, d, a, c)
@@ -146,8 +155,23 @@ func (s *Service) Give(ctx context.Context, caller access.Caller, a Asked) ([]wi
 		}
 		out, g.Keys = append(out, w), append(g.Keys, hex.EncodeToString(w.Key))
 	}
+	told, err := s.cfg.Told(ctx, d.ID, s.cfg.Now())
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range told {
+		c, ok := t.Manifest.Image()
+		if !ok || c.Protected == nil {
+			continue
+		}
+		w, err := s.wrap(ctx, d, a, c)
+		if err != nil {
+			return nil, err
+		}
+		out, g.Keys, g.Images = append(out, w), append(g.Keys, hex.EncodeToString(w.Key)), append(g.Images, hex.EncodeToString(t.Digest[:]))
+	}
 	if len(out) == 0 {
-		return nil, denied("code.none", fmt.Sprintf("release %s has no protected program", m.Version), "ask for keys only where the manifest names them")
+		return nil, denied("code.none", fmt.Sprintf("release %s has no protected program, and the device is told to install no protected image", m.Version), "ask for keys only where the manifest names them")
 	}
 	data, err := json.Marshal(g)
 	if err != nil {

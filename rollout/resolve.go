@@ -25,7 +25,7 @@ type Resolved struct {
 	OfOthers  int               `json:"of_others,omitempty" doc:"members that another rollout has"`
 	NoWayBack int               `json:"no_way_back,omitempty" doc:"members that would have no way back after a halt"`
 	Unsized   int               `json:"unsized,omitempty" doc:"members that have not said what room their flash has: each decides by itself whether the release fits"`
-	LeftOut   map[string]int    `json:"left_out,omitempty"` // how many for which kind of reason: state, hardware, settings, room, order, left, runs it, assurance, consent, version, newer, stepping stone, counter, other rollout, other product
+	LeftOut   map[string]int    `json:"left_out,omitempty"` // how many for which kind of reason: state, hardware, settings, room, agent, protected, left, runs it, assurance, consent, version, newer, stepping stone, counter, other rollout, other product
 	Stones    []Detour          `json:"stepping_stones,omitempty" doc:"members that are taken over other versions first"`
 	Waves     []WaveState       `json:"waves"`
 	Set       wire.DeviceSet    `json:"set"` // commits to all members
@@ -365,8 +365,10 @@ func unfit(c Candidate, spec Spec, m wire.Release) (kind, why string) {
 		return "newer", "runs " + c.Version + ", which is newer"
 	case spec.Manner == wire.Consent && c.Assurance == device.Enforces && !slices.Contains(c.Knows, wire.KnowsManner):
 		return "consent", "its agent asks nobody: upgrade it, or roll out without consent"
-	case orderless(c, m):
-		return "order", "its agent starts programs in no order, and the release has one: upgrade it first"
+	case len(c.unknown(m)) > 0:
+		return "agent", fmt.Sprintf("the release has %s, and its agent does not know how: upgrade it first", strings.Join(c.unknown(m), ", and "))
+	case c.Assurance == device.Says && m.Sealed():
+		return "protected", "nothing there opens what is protected"
 	case !enough(c.Assurance, spec.Assurance):
 		return "assurance", fmt.Sprintf("only %s what it runs, and the rollout is for devices that %s", c.Assurance, least(spec.Assurance))
 	}
@@ -376,9 +378,17 @@ func unfit(c Candidate, spec Spec, m wire.Release) (kind, why string) {
 	return "", ""
 }
 
-// orderless reports whether a device of ours would not know what a release says of the order of its programs. Clients of other systems start them by themselves.
-func orderless(c Candidate, m wire.Release) bool {
-	return m.Ordered() && c.Assurance == device.Enforces && !slices.Contains(c.Knows, wire.KnowsAfter)
+// unknown says in words what a release asks for that a device of ours does not know. Clients of other systems start programs by themselves.
+func (c Candidate) unknown(m wire.Release) (words []string) {
+	if c.Assurance != device.Enforces {
+		return nil
+	}
+	for _, kind := range m.Asks() {
+		if !slices.Contains(c.Knows, kind) {
+			words = append(words, wire.KnowsText(kind))
+		}
+	}
+	return words
 }
 
 // least is what a device's word has to be worth: a rollout that does not say takes none that only says what it runs.

@@ -139,8 +139,8 @@ func barred(c Candidate, runs, next *solve.Release) string {
 	if slices.ContainsFunc(c.Left, func(d []byte) bool { return bytes.Equal(d, next.Digest[:]) }) {
 		return "was left: the device was sent back from it"
 	}
-	if orderless(c, next.Release) {
-		return "has programs that start after others, and the agent of the device does not know how"
+	if words := c.unknown(next.Release); len(words) > 0 {
+		return "has " + strings.Join(words, ", and ") + ", and the agent of the device does not know how"
 	}
 	if err := next.Parameters.Holds(c.Settings); err != nil {
 		return "does not take a setting: " + err.Error()

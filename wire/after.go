@@ -7,8 +7,44 @@ import (
 	"strings"
 )
 
-// KnowsAfter is what a device says that it knows (Checkin.Knows) when it starts programs in the order that a release says.
-const KnowsAfter = "after1"
+// What a device says that it knows (Checkin.Knows) of what a release may say: one that does not refuses such a release as one that it cannot read.
+const (
+	KnowsAfter       = "after1"        // it starts programs in the order that the release says
+	KnowsSealedImage = "sealed-image1" // it opens images of banks that are protected
+)
+
+// KnowsText says in words what is asked for by one of these kinds.
+func KnowsText(kind string) string {
+	switch kind {
+	case KnowsAfter:
+		return "programs that start after others"
+	case KnowsSealedImage:
+		return "an image that is sealed"
+	}
+	return kind
+}
+
+// Asks are the kinds of message, of those, that a device has to know to take the release.
+func (r Release) Asks() []string {
+	var kinds []string
+	if r.Ordered() {
+		kinds = append(kinds, KnowsAfter)
+	}
+	if c, ok := r.Image(); ok && c.Protected != nil {
+		kinds = append(kinds, KnowsSealedImage)
+	}
+	return kinds
+}
+
+// Sealed reports whether any component of the release is protected.
+func (r Release) Sealed() bool {
+	return slices.ContainsFunc(r.Components, func(c Component) bool { return c.Protected != nil })
+}
+
+// Unknown are the kinds of message that releases may ask for and that somebody who knows these does not know.
+func Unknown(knows []string) []string {
+	return slices.DeleteFunc([]string{KnowsAfter, KnowsSealedImage}, func(kind string) bool { return slices.Contains(knows, kind) })
+}
 
 // Ordered reports whether any program of the release is started after another.
 func (r Release) Ordered() bool {

@@ -13,7 +13,7 @@ import (
 )
 
 // Protected says of a component that what is stored and sent is encrypted: its Size and Digest are those of the sealed bytes, which are the same for all
-// devices, and these those of the program.
+// devices, and these those of the program, the data or the image as the machine's installer gets it.
 //
 // The sealed bytes are the program in chunks of OrderChunk bytes (the last may be shorter), each sealed by AES-256-GCM with its number as nonce; additional
 // data says which is the last (STREAM, Hoang et al. 2015). The key of the cipher is derived from the content key for this use alone.
@@ -40,8 +40,6 @@ func (p *Protected) check(c Component) error {
 	switch {
 	case p == nil:
 		return nil
-	case c.Kind == KindImage:
-		return errors.New("protected: only programs and data are")
 	case len(p.Key) != ContentKeyID || len(p.Digest) != sha256.Size || p.Size == 0 || p.Size > MaxPayload:
 		return errors.New("protected: no key, size or SHA-256 digest")
 	case SealedSize(p.Size) != c.Size:

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"io"
+	"slices"
 	"testing"
 	"testing/iotest"
 )
@@ -87,8 +88,13 @@ func TestAProtectedProgramThatIsNotWholeDoesNotOpen(t *testing.T) {
 	}
 	image := c
 	image.Kind, image.Health, image.Laid = KindImage, HealthNone, &Laid{Size: 1, Digest: c.Digest}
-	if image.check() == nil {
-		t.Error("an image is protected, and nobody would open it")
+	if err := image.check(); err != nil || !bytes.Equal(image.Measured(), image.Laid.Digest) || !bytes.Equal(image.Built(), c.Protected.Digest) {
+		t.Errorf("a protected image: %v", err)
+	}
+	for kind, r := range map[string]Release{KnowsSealedImage: {Components: []Component{image}}, KnowsAfter: {Components: []Component{{After: []string{"a"}}}}} {
+		if asks := r.Asks(); !slices.Equal(asks, []string{kind}) || !slices.Contains(Unknown(nil), kind) || slices.Contains(Unknown(asks), kind) || KnowsText(kind) == kind {
+			t.Errorf("it asks for %v, want %s", asks, kind)
+		}
 	}
 }
 

@@ -189,6 +189,9 @@ func (m *Manager) imageMay(rel wire.Release, c control) (laid bool, err error) {
 	return laid, nil
 }
 
+// Opens has protected images opened by f, which may wait for their keys. It is called before anything is staged.
+func (m *Manager) Opens(f func(ctx context.Context, sealed io.Reader, c wire.Component) (io.Reader, error)) { m.opens = f }
+
 // install hands the image of a release that is in the pool, whole and verified, to the machine's installer, for the bank that does not run; and looks what
 // lies there then. One that lies in a bank already is not installed again.
 func (m *Manager) install(ctx context.Context, rel wire.Release, s set) error {
@@ -214,6 +217,14 @@ func (m *Manager) install(ctx context.Context, rel wire.Release, s set) error {
 	for i := range rel.Components {
 		if rel.Components[i].Kind == wire.KindImage {
 			image = s.component(rel, i)
+		}
+	}
+	if c.Protected != nil {
+		if m.opens == nil {
+			return fmt.Errorf("image %s: %w: nothing opens what is protected here", c.Name, ErrInstall)
+		}
+		if image, err = m.opens(ctx, image, c); err != nil {
+			return fmt.Errorf("image %s: %w", c.Name, err)
 		}
 	}
 	err = banks.Install(ctx, into, image)

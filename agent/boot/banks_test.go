@@ -33,6 +33,7 @@ type machine struct {
 	mode       virtual.Mode
 	says       func(*machine)      // what an image does of its own accord, when it is installed
 	spoil      func([]byte) []byte // what the installer makes of it
+	opens      func(ctx context.Context, sealed io.Reader, c wire.Component) (io.Reader, error)
 }
 
 const imageHead = 16
@@ -148,6 +149,9 @@ func (m *machine) start() (*Manager, error) {
 	for range 4 {
 		m.restart()
 		mgr, err := Start(&m.board.Board, [32]byte{9})
+		if err == nil && m.opens != nil {
+			mgr.Opens(m.opens)
+		}
 		if !errors.Is(err, ErrElsewhere) {
 			return mgr, err
 		}
@@ -172,6 +176,81 @@ func (f firmware) withImage(t testing.TB, m *maker, laid string) firmware {
 	}
 	f.env, f.digest = m.sign(t, wire.TypeRelease, p, 2), wire.ReleaseDigest(p)
 	return f
+}
+
+// opener opens a protected image.
+type opener = func(context.Context, io.Reader, wire.Component) (io.Reader, error)
+
+// sealed protects a release's image, and gives what opens it.
+func (f firmware) sealed(t testing.TB, m *maker) (firmware, opener) {
+	t.Helper()
+	key := wire.NewContentKey()
+	s, err := wire.NewComponentSealer(bytes.NewReader(f.data["root"]), key, wire.NewContentKeyID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := io.ReadAll(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.clear, f.data["root"] = f.data["root"], data
+	i := slices.IndexFunc(f.rel.Components, func(c wire.Component) bool { return c.Kind == wire.KindImage })
+	sum, p := sha256.Sum256(data), s.Protected()
+	f.rel.Components[i].Size, f.rel.Components[i].Digest, f.rel.Components[i].Protected = uint64(len(data)), sum[:], &p
+	payload, err := wire.EncodeRelease(f.rel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.env, f.digest = m.sign(t, wire.TypeRelease, payload, 2), wire.ReleaseDigest(payload)
+	return f, func(_ context.Context, sealed io.Reader, c wire.Component) (io.Reader, error) {
+		return wire.OpenComponent(sealed, key, c)
+	}
+}
+
+// A protected image comes sealed, and is opened for the installer alone; who has no key installs nothing of it, and another's key opens nothing. What is in the bank already needs none.
+func TestASealedImageIsOpenedForTheInstaller(t *testing.T) {
+	m := newMaker(t)
+	v1 := m.release(t, "1.0.0", 1, nil).withImage(t, m, "system one")
+	v2, opens := m.release(t, "2.0.0", 2, nil).withImage(t, m, "system two").sealed(t, m)
+	_, other := m.release(t, "2.0.0", 2, nil).withImage(t, m, "system two").sealed(t, m)
+	var none error = context.Canceled
+	for name, x := range map[string]struct {
+		opens opener
+		want  error
+	}{
+		"nothing opens it":      {nil, ErrInstall},
+		"its key does not come": {func(context.Context, io.Reader, wire.Component) (io.Reader, error) { return nil, none }, none},
+		"another key":           {other, ErrInstall},
+		"its key":               {opens, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dev := bornOn(t, m, v1)
+			dev.opens = x.opens
+			mgr, err := dev.start()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := mgr.Stage(t.Context(), v2.env, v2.source, nil); !errors.Is(err, x.want) {
+				t.Fatalf("got %v, want %v", err, x.want)
+			}
+			if bytes.Contains(dev.banks[hw.BankB], v2.data["root"][:32]) || bytes.Contains(dev.banks[hw.BankB], v2.clear[imageHead:][:32]) != (x.want == nil) {
+				t.Errorf("bank b begins %.20q", dev.banks[hw.BankB])
+			}
+			if x.want != nil {
+				if err := mgr.Activate(v2.digest); !errors.Is(err, ErrNotStaged) {
+					t.Errorf("it may be activated: %v", err)
+				}
+				return
+			}
+			dev.opens = nil // from here on no key is needed
+			if err := dev.update(v2); err != nil {
+				t.Fatal(err)
+			}
+			if mgr, err = dev.start(); err != nil || dev.whole(t, name, mgr, v2) != "2.0.0" {
+				t.Fatal(err)
+			}
+		})
+	}
 }
 
 // blankOn makes a board on a machine that was started from bank a.
@@ -207,7 +286,7 @@ func (m *machine) clone(t testing.TB) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := &machine{board: b, started: m.started, told: m.told, starts: m.starts}
+	out := &machine{board: b, started: m.started, told: m.told, starts: m.starts, opens: m.opens}
 	for i := range out.banks {
 		out.banks[i] = bytes.Clone(m.banks[i])
 	}
@@ -245,6 +324,9 @@ func (m *machine) whole(t *testing.T, after string, mgr *Manager, releases ...fi
 			continue
 		}
 		laid := f.data["root"][imageHead:]
+		if f.clear != nil {
+			laid = f.clear[imageHead:]
+		}
 		if !bytes.Equal(m.banks[m.started][:len(laid)], laid) {
 			t.Fatalf("%s: release %s runs on bank %s, which begins %.20q", after, f.rel.Version, m.started, m.banks[m.started])
 		}
@@ -463,8 +545,10 @@ func TestAnImageNeedsABankAndAWayBack(t *testing.T) {
 // its own image.
 func TestPowerCutAtEveryWriteOfAnImage(t *testing.T) {
 	m := newMaker(t)
-	v1, v2 := m.release(t, "1.0.0", 1, nil).withImage(t, m, "system one"), m.release(t, "2.0.0", 2, nil).withImage(t, m, "system two")
+	v1 := m.release(t, "1.0.0", 1, nil).withImage(t, m, "system one")
+	v2, opens := m.release(t, "2.0.0", 2, nil).withImage(t, m, "system two").sealed(t, m)
 	golden := bornOn(t, m, v1)
+	golden.opens = opens
 	ready := golden.clone(t)
 	if err := ready.update(v2); err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -25,6 +26,8 @@ type Manager struct {
 
 	markKey   []byte // of trustRecord.Mark; never leaves
 	paramsKey []byte // likewise, of the parameters
+
+	opens func(ctx context.Context, sealed io.Reader, c wire.Component) (io.Reader, error) // of a protected image, what the installer gets; nil: nothing does
 }
 
 // Report is what a start found and did.

@@ -75,6 +75,7 @@ type firmware struct {
 	env    []byte
 	digest [32]byte
 	data   map[string][]byte
+	clear  []byte // of an image that is sealed: what the installer gets
 }
 
 func (m *maker) release(t testing.TB, version string, counter uint32, change func(*wire.Release)) firmware {

@@ -33,9 +33,16 @@ type Machine struct {
 
 	copied func(record []byte) // is told whom the board believes; nil: nobody is
 
-	data     map[string]*launch.Data            // that programs read; programs and the start of them take turns
-	channels map[talk]*launch.Channel           // between them
-	codeKeys map[[wire.ContentKeyID]byte][]byte // of protected programs, of this start
+	data     map[string]*launch.Data  // that programs read; programs and the start of them take turns
+	channels map[talk]*launch.Channel // between them
+	codeKeys codeKeys
+}
+
+// over is a machine of a board that has been started.
+func over(board *hw.Board, b *boot.Manager) *Machine {
+	m := &Machine{board: board, boot: b}
+	b.Opens(m.image)
+	return m
 }
 
 // Start starts a board, with all stages in this process; self is the digest of this program.
@@ -44,7 +51,7 @@ func Start(board *hw.Board, self [32]byte) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Machine{board: board, boot: m}, nil
+	return over(board, m), nil
 }
 
 // Begin goes on from what the stage before this process has handed over.
@@ -53,7 +60,7 @@ func Begin(board *hw.Board, h boot.Handoff) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Machine{board: board, boot: m}, nil
+	return over(board, m), nil
 }
 
 // Boot gives the boot manager.
@@ -217,7 +224,7 @@ func (m *Machine) Erase() (erased, remains []string, err error) {
 	if err := m.Clear(); err != nil {
 		return nil, nil, err
 	}
-	m.codeKeys = nil
+	m.codeKeys.forget()
 	return append(erased, "programs"), remains, nil
 }
 

@@ -305,7 +305,7 @@ go together is refused here, and again by every device.`,
 	f.StringArrayVar(&p.back, "rollback-to", nil, "a release devices may go back to from this one: digest or PRODUCT@VERSION")
 	f.StringArrayVar(&p.over, "over", nil, "versions that it may be installed over, '>=VERSION', '<VERSION' or '>=VERSION<VERSION', rising (default: any older one)")
 	f.DurationVar(&p.backFor, "back-for", 0, "how long after its confirmation devices may be sent back from it (default 720h)")
-	f.StringSliceVar(&p.protect, "protect", nil, "components to seal as they are uploaded: devices get the key for good evidence, and open them into memory only")
+	f.StringSliceVar(&p.protect, "protect", nil, "components to seal as they are uploaded: devices get the key for good evidence, and open programs and data into memory only, an image on its way to the installer")
 	f.StringVar(&p.sbom, "sbom", "", "file: its bill of materials")
 	f.StringVar(&p.provenance, "provenance", "", "file: where it was built from what")
 	f.StringVar(&p.spec.Notes, "notes", "", "notes for approvers")
@@ -371,8 +371,8 @@ func (p *makings) components() ([]file, error) {
 		out = append(out, file{path, c})
 	}
 	for _, name := range p.protect {
-		if !slices.ContainsFunc(out, func(f file) bool { return f.component.Name == name && f.component.Kind != wire.KindImage }) {
-			return nil, usagef("--protect %q: no --file is a program, or data, of that name", name)
+		if !slices.ContainsFunc(out, func(f file) bool { return f.component.Name == name }) {
+			return nil, usagef("--protect %q: no --file is of that name", name)
 		}
 	}
 	return out, nil

@@ -11,8 +11,14 @@ import (
 	"github.com/hallmark-iot/hallmark/release"
 )
 
+// part is what a release has besides its program.
+type part struct {
+	release.Component
+	built []byte // SHA-256 of what its build made: another than the artifact's where that is sealed
+}
+
 // contents is the bill of materials of a version, as a build writes it: the modules that a Go program says it was made of, with what lies beside it.
-func contents(version string, image []byte, beside []release.Component) ([]byte, error) {
+func contents(version string, image []byte, beside []part) ([]byte, error) {
 	sum := sha256.Sum256(image)
 	bom := cyclonedx.NewBOM()
 	bom.Metadata = &cyclonedx.Metadata{Component: &cyclonedx.Component{
@@ -22,7 +28,7 @@ func contents(version string, image []byte, beside []release.Component) ([]byte,
 	inside := []cyclonedx.Component{}
 	for _, c := range beside {
 		inside = append(inside, cyclonedx.Component{
-			BOMRef: c.Name, Type: cyclonedx.ComponentTypeFile, Name: c.Name, Version: c.Version, Hashes: &[]cyclonedx.Hash{{Algorithm: cyclonedx.HashAlgoSHA256, Value: hex.EncodeToString(c.Artifact)}},
+			BOMRef: c.Name, Type: cyclonedx.ComponentTypeFile, Name: c.Name, Version: c.Version, Hashes: &[]cyclonedx.Hash{{Algorithm: cyclonedx.HashAlgoSHA256, Value: hex.EncodeToString(c.built)}},
 		})
 	}
 	if info, err := buildinfo.Read(bytes.NewReader(image)); err == nil {

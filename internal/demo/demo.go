@@ -24,7 +24,6 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/client"
 	"github.com/hallmark-iot/hallmark/internal/keys/soft"
 	"github.com/hallmark-iot/hallmark/internal/server"
-	"github.com/hallmark-iot/hallmark/release"
 )
 
 // Options of a demo.
@@ -102,7 +101,7 @@ type demo struct {
 	live []*device // those that run; guarded by mu
 
 	images   map[string][]byte              // firmware by version
-	beside   map[string][]release.Component // by version: what a release has besides its program
+	beside   map[string][]part // by version: what a release has besides its program
 	releases map[string]string              // digest (hex) by version
 	steps    []Step
 	builder  crypto.Signer     // whose provenance the gate believes; nil: there is no gate

@@ -93,7 +93,7 @@ func (d *demo) demand(ctx context.Context, builder *ecdsa.PrivateKey) error {
 }
 
 // provenance is what a build says of what it made, signed by the builder.
-func provenance(builder crypto.Signer, version string, image []byte, beside []release.Component) ([]byte, error) {
+func provenance(builder crypto.Signer, version string, image []byte, beside []part) ([]byte, error) {
 	type subject struct {
 		Name   string            `json:"name"`
 		Digest map[string]string `json:"digest"`
@@ -101,7 +101,7 @@ func provenance(builder crypto.Signer, version string, image []byte, beside []re
 	sum := sha256.Sum256(image)
 	subjects := []subject{{"app", map[string]string{"sha256": hex.EncodeToString(sum[:])}}}
 	for _, c := range beside {
-		subjects = append(subjects, subject{c.Name, map[string]string{"sha256": hex.EncodeToString(c.Artifact)}})
+		subjects = append(subjects, subject{c.Name, map[string]string{"sha256": hex.EncodeToString(c.built)}})
 	}
 	said, err := json.Marshal(map[string]any{
 		"_type": "https://in-toto.io/Statement/v1", "subject": subjects, "predicateType": "https://slsa.dev/provenance/v1",

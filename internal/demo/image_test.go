@@ -219,7 +219,7 @@ func (u *ubooted) bank(name string) []byte {
 }
 
 // A device whose root file system is outside of its flash is updated by SWUpdate and U-Boot as by itself: one release, one trial, one way back. Its power
-// fails while SWUpdate writes; a system that never comes up, and one whose program is sick, are gone back from; and what lies in the bank is evidence.
+// fails while SWUpdate writes, of an image that came sealed; a system that never comes up, and one whose program is sick, are gone back from; and what lies in the bank is evidence.
 func TestSWUpdateInstallsWhatARolloutBrings(t *testing.T) {
 	if testing.Short() {
 		t.Skip("plays a whole life")
@@ -262,12 +262,16 @@ func TestSWUpdateInstallsWhatARolloutBrings(t *testing.T) {
 	u := newUbooted(t, systems[v1], "isolated:"+filepath.Join(beside, "s"), int64(2*d.payload())+4<<20)
 	t.Cleanup(u.stop)
 	must(d.instance(t.Context()))
-	d.beside = map[string][]release.Component{}
+	d.beside = map[string][]part{}
 	for v, system := range systems {
 		image, laid := u.image(v, system)
-		digest, err := d.people["rita"].Upload(t.Context(), productID, "root-"+v, false, bytes.NewReader(image))
+		digest, err := d.people["rita"].Upload(t.Context(), productID, "root-"+v, v == v2, bytes.NewReader(image)) // one is sealed
 		must(err)
-		d.beside[v] = []release.Component{{Name: "root", Kind: wire.KindImage, Version: v, Artifact: digest, Health: wire.HealthNone, Laid: laid}}
+		built := sha256.Sum256(image)
+		if bytes.Equal(digest, built[:]) == (v == v2) {
+			t.Fatalf("the image of %s is stored as it came: %t", v, v == v2)
+		}
+		d.beside[v] = []part{{release.Component{Name: "root", Kind: wire.KindImage, Version: v, Artifact: digest, Health: wire.HealthNone, Laid: laid}, built[:]}}
 	}
 	must(d.firstRelease(t.Context()))
 	data, err := json.Marshal(u.c)

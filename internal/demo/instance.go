@@ -192,7 +192,10 @@ func (d *demo) specOf(ctx context.Context, version string, counter uint32, back 
 			c.Health, c.Capabilities = wire.HealthSocket, &wire.Capabilities{Read: []string{"/proc/loadavg"}}
 		}
 	}
-	spec = release.Spec{ID: productID + "-" + version, Product: productID, Version: version, Counter: counter, Components: append([]release.Component{c}, d.beside[version]...)}
+	spec = release.Spec{ID: productID + "-" + version, Product: productID, Version: version, Counter: counter, Components: []release.Component{c}}
+	for _, p := range d.beside[version] {
+		spec.Components = append(spec.Components, p.Component)
+	}
 	bill, err := contents(version, image, d.beside[version])
 	if err != nil {
 		return spec, err

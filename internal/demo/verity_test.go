@@ -263,15 +263,15 @@ func TestABankUnderVerity(t *testing.T) {
 	v, from, board := newVerified(t, d.bin.agent)
 	d.images["room"] = make([]byte, len(d.images[v2])+verityBank) // that the order is to say of a slot; no version
 	must(d.instance(t.Context()))
-	d.beside = map[string][]release.Component{}
+	d.beside = map[string][]part{}
 	for version, bank := range v.banks {
 		digest, err := d.people["rita"].Upload(t.Context(), productID, "root-"+version, false, bytes.NewReader(bank))
 		must(err)
 		sum := sha256.Sum256(bank)
-		d.beside[version] = []release.Component{{
+		d.beside[version] = []part{{release.Component{
 			Name: "root", Kind: wire.KindImage, Version: version, Artifact: digest, Health: wire.HealthNone,
 			Laid: &wire.Laid{Size: uint64(len(bank)), Digest: sum[:]},
-		}}
+		}, sum[:]}}
 	}
 	must(d.firstRelease(t.Context()))
 	described := filepath.Join(v.dir, "board.json")

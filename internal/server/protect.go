@@ -2,12 +2,15 @@ package server
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/attest"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/protect"
+	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -23,8 +26,31 @@ func (i *Instance) openProtect() error {
 			r, err := i.db.Releases().Release(ctx, digest)
 			return r.Manifest, err
 		},
+		Told: i.told,
 	})
 	return err
+}
+
+// told gives the releases that a device is told to install, as far as they are still handed out.
+func (i *Instance) told(ctx context.Context, id string, now time.Time) (out []protect.Told, err error) {
+	list, err := i.db.Devices().Outstanding(ctx, id, now)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range list {
+		if !wire.NeedsRelease(c.Wire.Act) || len(c.Wire.Release) != sha256.Size {
+			continue
+		}
+		digest := [32]byte(c.Wire.Release)
+		r, err := i.db.Releases().Release(ctx, digest)
+		if err != nil {
+			return nil, err
+		}
+		if r.Status == release.Published && r.Closed.IsZero() {
+			out = append(out, protect.Told{Digest: digest, Manifest: r.Manifest})
+		}
+	}
+	return out, nil
 }
 
 // codeKeys gives the keys that evidence asks for, or says why not.

@@ -175,3 +175,79 @@ func TestWhoGetsNoContentKey(t *testing.T) {
 		}
 	}
 }
+
+// An image is opened before it runs: its key is given to a device that is told to install it, and works well with what it runs; to no other, and not when it is told no more.
+func TestAnImagesKeyIsForWhoIsToldToInstallIt(t *testing.T) {
+	s := newStages(t, wire.ModelBlob)
+	ctx := t.Context()
+	runs := s.publish("1.0.0")
+	a, err := s.releases.Upload(ctx, person("builder"), "pump", "root", true, bytes.NewReader(recipe))
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := s.published("1.1.0", func(spec *release.Spec) {
+		spec.Components = append(spec.Components, release.Component{
+			Name: "root", Kind: wire.KindImage, Version: "1.1.0", Artifact: a.Digest[:], Health: wire.HealthNone, Laid: &wire.Laid{Size: 1, Digest: make([]byte, 32)},
+		})
+	})
+	own, err := ecdh.P256().GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 {
+		s.make(devN(i), runs)
+		s.says(devN(i), runs, true, false, nil)
+	}
+	ask := func(i int, change func(a *protect.Asked)) ([]wire.Wrap, string) {
+		t.Helper()
+		asked := protect.Asked{Device: devN(i), Status: attest.Affirming.String(), Release: runs.Digest[:], Nonce: bytes.Repeat([]byte{3}, 32), CodeKey: own.PublicKey().Bytes()}
+		if change != nil {
+			change(&asked)
+		}
+		wraps, err := s.protect.Give(ctx, access.DeviceCaller(devN(i)), asked)
+		return wraps, codeOf(err)
+	}
+	if _, code := ask(0, nil); code != "code.none" {
+		t.Errorf("before it is told: %s", code)
+	}
+	c, err := s.devices.Command(ctx, access.Internal("test"), device.Instruction{Product: "pump", Rollout: "r1", Act: wire.ActInstall, Devices: []string{devN(0)}, Release: next.Digest[:], Reason: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wraps, code := ask(0, nil)
+	if len(wraps) != 1 || code != "" {
+		t.Fatalf("%d keys, %s", len(wraps), code)
+	}
+	key, err := wraps[0].Open(own, devN(0), bytes.Repeat([]byte{3}, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, _ := next.Manifest.Image()
+	_, sealed, err := s.releases.Open(ctx, access.DeviceCaller(devN(0)), "", [32]byte(image.Digest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sealed.Close()
+	plain, err := wire.OpenComponent(sealed, key, image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(plain); err != nil || !bytes.Equal(got, recipe) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	if _, code := ask(1, nil); code != "code.none" {
+		t.Errorf("who is not told: %s", code)
+	}
+	if _, code := ask(0, func(a *protect.Asked) { a.Status = attest.Contraindicated.String() }); code != "code.evidence" {
+		t.Errorf("with bad evidence: %s", code)
+	}
+	if _, code := ask(0, func(a *protect.Asked) { a.Release = next.Digest[:] }); code != "" {
+		t.Errorf("of the release on trial, while it is told still: %s", code)
+	}
+	if err := s.devices.CancelCommand(ctx, person("olga"), c, "test"); err != nil {
+		t.Fatal(err)
+	}
+	if _, code := ask(0, nil); code != "code.none" {
+		t.Errorf("when it is told no more: %s", code)
+	}
+}

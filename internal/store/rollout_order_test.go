@@ -53,7 +53,7 @@ func TestARolloutLeavesOutWhoStartsProgramsInNoOrder(t *testing.T) {
 	spec := twoWaves("r1", next)
 	spec.Canaries = nil
 	got, err := r.svc.DryRun(t.Context(), person("op"), spec)
-	if err != nil || got.Reached != 2 || got.LeftOut["order"] != 2 || !strings.Contains(got.Skipped[devN(1)], "its agent starts programs in no order") {
+	if err != nil || got.Reached != 2 || got.LeftOut["agent"] != 2 || !strings.Contains(got.Skipped[devN(1)], "the release has programs that start after others, and its agent does not know how") {
 		t.Errorf("%+v, %v", got, err)
 	}
 	over := twoWaves("r2", last)

@@ -132,6 +132,19 @@ func newStagesOver(t testing.TB, model wire.UpdateModel, open func(dir string) (
 			r, err := rel.Release(ctx, digest)
 			return r.Manifest, err
 		},
+		Told: func(ctx context.Context, id string, now time.Time) (out []protect.Told, err error) {
+			list, err := dev.Outstanding(ctx, id, now)
+			for _, c := range list {
+				if c.Wire.Act == wire.ActInstall {
+					r, err := rel.Release(ctx, [32]byte(c.Wire.Release))
+					if err != nil {
+						return nil, err
+					}
+					out = append(out, protect.Told{Digest: r.Digest, Manifest: r.Manifest})
+				}
+			}
+			return out, err
+		},
 	}); err != nil {
 		t.Fatal(err)
 	}
