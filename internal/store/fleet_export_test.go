@@ -1,6 +1,8 @@
 package store
 
 import (
+	"context"
+
 	"github.com/hallmark-iot/hallmark/fleet"
 )
 
@@ -28,3 +30,9 @@ func DevicesQueries(q fleet.Query) (queries []string, args [][]any, err error) {
 func (db *DB) Rewritten(q string) string { return db.dialect.Rewrite(q) }
 
 var _ fleet.Reader = (*DB)(nil)
+
+// Vacuum counts a PostgreSQL's rows and marks its pages, as it does by itself in time.
+func (db *DB) Vacuum(ctx context.Context) error {
+	_, err := db.read.ExecContext(ctx, `VACUUM (ANALYZE)`)
+	return err
+}
