@@ -1453,9 +1453,15 @@ type DeltaView struct {
 	// From SHA-256 of the component that it is made of
 	From string `json:"from"`
 
+	// GivenBytes bytes of it that devices were given by this server; not what a cache or a carton gave
+	GivenBytes int64 `json:"given_bytes"`
+
 	// Of the version of the release whose component it is made of
 	Of      string `json:"of"`
 	Product string `json:"product"`
+
+	// SavedBytes bytes that devices were not given for it, reckoned from given_bytes
+	SavedBytes int64 `json:"saved_bytes"`
 
 	// Size of the delta, bytes
 	Size  *int64         `json:"size,omitempty"`

@@ -39,6 +39,7 @@ type Delta struct {
 	Text    string     `json:"text,omitempty" doc:"why there is none"`
 	Tries   int        `json:"tries,omitempty" doc:"times that it was begun and not made"`
 	At      time.Time  `json:"at" doc:"when it came into its state"`
+	Given   uint64     `json:"-"` // bytes of it that devices were given
 }
 
 // Deltas keeps deltas. Writes are durable when they return nil.
@@ -55,6 +56,8 @@ type Deltas interface {
 	DeltasTo(ctx context.Context, release [32]byte) ([]Delta, error)
 	// DeltasBetween lists those that were made of a component of from, and make one of to.
 	DeltasBetween(ctx context.Context, from, to [32]byte) ([]Delta, error)
+	// Gave adds to what devices were given of deltas. Of one that is not there any more it counts nothing.
+	Gave(ctx context.Context, all []Given) error
 	// RunningReleases counts the devices of a product by the release (digest) that they run.
 	RunningReleases(ctx context.Context, product string) (map[[32]byte]int, error)
 }

@@ -49,6 +49,7 @@ type Artifact struct {
 	At      time.Time `json:"at"`
 
 	Protected *wire.Protected `json:"protected,omitempty"` // nil: its bytes are as they were uploaded
+	Delta     bool            `json:"-"`                   // it is a delta, which a device asks for
 }
 
 // Spec is what a release is proposed with. Sizes are those of the uploaded artifacts.

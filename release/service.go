@@ -42,7 +42,10 @@ type Config struct {
 }
 
 // Service is the stage.
-type Service struct{ cfg Config }
+type Service struct {
+	cfg   Config
+	given given
+}
 
 // NewService checks cfg and makes the stage.
 func NewService(cfg Config) (*Service, error) {
@@ -125,6 +128,9 @@ func (s *Service) Open(ctx context.Context, caller access.Caller, product string
 	f, err := s.cfg.Blobs.Open(ctx, digest)
 	if errors.Is(err, ErrNotFound) {
 		return Artifact{}, nil, fault.Newf(fault.Unavailable, "artifact.lost", "the bytes of artifact %x are not here any more: %w", digest, err).With("upload it again")
+	}
+	if err == nil && a.Delta {
+		f = &counted{ReadSeekCloser: f, told: func(n uint64) { s.given.add(a.Product, digest, n) }}
 	}
 	return a, f, err
 }

@@ -43,9 +43,9 @@ that at least one device in a hundred runs. With --from they are made of another
 				if d.State == release.DeltaMade {
 					size, saves = fmt.Sprint(d.Size), fmt.Sprintf("%.1f %%", 100-100*float64(d.Size)/float64(d.Whole))
 				}
-				rows[i] = []string{d.Name, d.Of, string(d.State), size, fmt.Sprint(d.Whole), saves}
+				rows[i] = []string{d.Name, d.Of, string(d.State), size, fmt.Sprint(d.Whole), saves, fmt.Sprint(d.Saved)}
 			}
-			return table(w, "COMPONENT FROM STATE BYTES WHOLE SAVES", rows)
+			return table(w, "COMPONENT FROM STATE BYTES WHOLE SAVES SAVED", rows)
 		})
 	})
 	c.Flags().StringVar(&from, "from", "", "a release that devices run, of which deltas are to be made too")

@@ -309,7 +309,7 @@ func (s rollouts) Devices(ctx context.Context, c access.Caller, _ string, which 
 
 func (s releases) ListDeltas(ctx context.Context, c access.Caller, _ [32]byte) ([]release.Delta, error) {
 	return []release.Delta{
-		{Name: script, Of: script, State: release.DeltaMade, Size: 13_200, Whole: 300_000},
+		{Name: script, Of: script, State: release.DeltaMade, Size: 13_200, Whole: 300_000, Given: 132_000},
 		{Name: "tables", State: release.DeltaUseless, Text: script, Whole: 9},
 		{Name: "a", State: release.DeltaWanted},
 		{Name: "b", State: release.DeltaFailed, Text: script},

@@ -15,6 +15,8 @@ type DeltaView struct {
 	From string `json:"from" doc:"SHA-256 of the component that it is made of"`
 	To   string `json:"to" doc:"SHA-256 of the component that it gives"`
 	release.Delta
+	Given uint64 `json:"given_bytes" doc:"bytes of it that devices were given by this server; not what a cache or a carton gave"`
+	Saved uint64 `json:"saved_bytes" doc:"bytes that devices were not given for it, reckoned from given_bytes"`
 }
 
 // DeltasOf says from which release devices come.
@@ -25,7 +27,7 @@ type DeltasOf struct {
 func viewDeltas(all []release.Delta) []DeltaView {
 	out := make([]DeltaView, len(all))
 	for i, d := range all {
-		out[i] = DeltaView{From: hex.EncodeToString(d.From[:]), To: hex.EncodeToString(d.To[:]), Delta: d}
+		out[i] = DeltaView{From: hex.EncodeToString(d.From[:]), To: hex.EncodeToString(d.To[:]), Delta: d, Given: d.Given, Saved: d.Saved()}
 	}
 	return out
 }

@@ -50,6 +50,7 @@ func (i *Instance) runLoops(ctx context.Context, g *errgroup.Group) {
 		return errors.Join(i.pki.EndCAs(ctx), i.watchCAs(ctx, time.Now()))
 	})
 	loop("last contacts", 2*time.Second, i.device.Flush)
+	loop("what deltas saved", 10*time.Second, i.release.Flush)
 	loop("questions", time.Second, i.genuine.Refresh)
 	single("bills of materials", time.Minute, i.supply.CatchUp)
 	single("advisories", 5*time.Second, i.supply.Reassess)

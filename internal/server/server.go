@@ -379,7 +379,7 @@ func (i *Instance) Run(ctx context.Context, ready func(api, devices string)) err
 func (i *Instance) settle(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	return errors.Join(i.device.Flush(ctx), i.logs.settle(ctx))
+	return errors.Join(i.device.Flush(ctx), i.release.Flush(ctx), i.logs.settle(ctx))
 }
 
 // quiet sends a server's complaints about its clients to the debug log: anybody can cause them.

@@ -10,12 +10,13 @@ import (
 	"github.com/hallmark-iot/hallmark/release"
 )
 
-const deltaColumns = `SELECT x.from_digest, x.to_digest, x.doc FROM delta x`
+const deltaColumns = `SELECT x.from_digest, x.to_digest, x.doc, x.given FROM delta x`
 
 func scanDelta(row scanner) (release.Delta, error) {
 	var from, to []byte
 	var doc string
-	err := row.Scan(&from, &to, &doc)
+	var given int64
+	err := row.Scan(&from, &to, &doc, &given)
 	if errors.Is(err, sql.ErrNoRows) {
 		return release.Delta{}, release.ErrNotFound
 	}
@@ -26,7 +27,7 @@ func scanDelta(row scanner) (release.Delta, error) {
 	if err := json.Unmarshal([]byte(doc), &d); err != nil || len(from) != len(d.From) || len(to) != len(d.To) {
 		return d, fmt.Errorf("stored delta from %x to %x: %w", from, to, errors.Join(err, errDamaged))
 	}
-	d.From, d.To = [32]byte(from), [32]byte(to)
+	d.From, d.To, d.Given = [32]byte(from), [32]byte(to), uint64(given)
 	return d, nil
 }
 
@@ -86,6 +87,18 @@ func (s *Releases) DeltasBetween(ctx context.Context, from, to [32]byte) ([]rele
 		WHERE t.release = $1 AND f.release = $2 AND x.state = 'made' ORDER BY x.to_digest, x.from_digest`, to[:], from[:])
 }
 
+// Gave implements release.Deltas.
+func (s *Releases) Gave(ctx context.Context, all []release.Given) error {
+	return s.db.Write(ctx, func(tx *Tx) error {
+		for _, g := range all {
+			if _, err := tx.Of().Exec(`UPDATE delta SET given = given + $1 WHERE product = $2 AND digest = $3 AND state = 'made'`, int64(g.Bytes), g.Product, g.Digest[:]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // RunningReleases implements release.Deltas.
 func (s *Releases) RunningReleases(ctx context.Context, product string) (map[[32]byte]int, error) {
 	type count struct {
@@ -108,5 +121,5 @@ func (s *Releases) deviceDelta(ctx context.Context, device string, digest [32]by
 	d, err := scanDelta(s.db.Read().QueryRowContext(ctx, deltaColumns+` JOIN device d ON d.product = x.product
 		WHERE d.id = $1 AND d.state NOT IN `+retiring+` AND x.digest = $2 AND x.state = 'made' AND EXISTS (SELECT 1 FROM release_component c JOIN release r ON r.digest = c.release
 			WHERE c.product = x.product AND c.artifact = x.to_digest AND r.status = 'published') LIMIT 1`, device, digest[:]))
-	return release.Artifact{Digest: digest, Product: d.Product, Name: "delta of " + d.Name, Size: d.Size, At: d.At}, err
+	return release.Artifact{Digest: digest, Product: d.Product, Name: "delta of " + d.Name, Size: d.Size, At: d.At, Delta: true}, err
 }

@@ -315,3 +315,63 @@ func TestADeltaThatIsKilledForIsLeft(t *testing.T) {
 		t.Errorf("asked for again: %+v", all)
 	}
 }
+
+// What devices are given of deltas is counted, and stored now and then: by ranges as whole, by devices alone, on all nodes together. What cannot be stored is counted on.
+func TestWhatDeltasSaveIsCounted(t *testing.T) {
+	s := newStages(t, wire.ModelBlob)
+	one, two := s.publishes("1.0.0", program("1.0.0")), s.publishes("2.0.0", program("2.0.0"))
+	s.make(devN(0), one)
+	d := s.deltas(two)[0]
+	for range 2 {
+		if _, err := s.artifact(devN(0), d.Digest); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, f, err := s.releases.Open(t.Context(), access.DeviceCaller(devN(0)), "", [32]byte(d.Digest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Seek(-10, io.SeekEnd); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := io.Copy(io.Discard, f); n != 10 || err != nil {
+		t.Fatal(n, err)
+	}
+	if err := errors.Join(f.Close(), f.Close()); err != nil && !errors.Is(err, os.ErrClosed) {
+		t.Fatal(err)
+	}
+	if _, err := s.artifact(devN(0), two.Manifest.Components[0].Digest); err != nil { // whole: it saves nothing
+		t.Fatal(err)
+	}
+	given := func() release.Delta {
+		t.Helper()
+		all, err := s.releases.ListDeltas(t.Context(), person("a"), two.Digest)
+		if err != nil || len(all) != 1 {
+			t.Fatal(all, err)
+		}
+		return all[0]
+	}
+	if got := given(); got.Given != 0 || got.Saved() != 0 {
+		t.Errorf("a request writes: %+v", got)
+	}
+	over, stop := context.WithCancel(t.Context())
+	stop()
+	if err := s.releases.Flush(over); err == nil {
+		t.Fatal("it is stored after the end")
+	}
+	for range 2 { // the second has nothing to store
+		if err := s.releases.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := 2*d.Size + 10
+	if got := given(); got.Given != want || got.Saved() < 2*(d.Whole-d.Size) || got.Saved() > 3*(d.Whole-d.Size) {
+		t.Errorf("%d bytes were given and %d saved, want %d, and two deltas' of %d of %d", got.Given, got.Saved(), want, d.Size, d.Whole)
+	}
+	if err := s.db.Releases().Gave(t.Context(), []release.Given{{Product: "pump", Digest: [32]byte(d.Digest), Bytes: 7}, {Product: "valve", Digest: [32]byte(d.Digest), Bytes: 1}}); err != nil { // another node
+		t.Fatal(err)
+	}
+	if got := given(); got.Given != want+7 {
+		t.Errorf("of two nodes it is %d, want %d", got.Given, want+7)
+	}
+}

@@ -195,7 +195,7 @@ func (p *pruning) deltas() error {
 		p.out.Deltas = append(p.out.Deltas, d)
 		p.goes[digest] = int64(d.Size)
 		return nil
-	}, `SELECT x.from_digest, x.to_digest, x.doc, CASE WHEN
+	}, `SELECT x.from_digest, x.to_digest, x.doc, 0, CASE WHEN
 		EXISTS (SELECT 1 FROM release_component c JOIN release r ON r.digest = c.release WHERE c.product = x.product AND c.artifact = x.to_digest AND r.status = 'published')
 		AND EXISTS (SELECT 1 FROM release_component c JOIN device d ON d.release = c.release WHERE c.product = x.product AND c.artifact = x.from_digest) THEN 1 ELSE 0 END
 		FROM delta x WHERE x.state = 'made' ORDER BY x.product, x.to_digest, x.from_digest`)
