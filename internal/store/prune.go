@@ -36,15 +36,22 @@ func each(ask asks, row func(scanner) error, query string, args ...any) (err err
 
 // Prunable implements release.Artifacts.
 func (s *Releases) Prunable(ctx context.Context, product string, before time.Time, limit int) (release.Prunable, error) {
-	return prunable(func(query string, args ...any) (*sql.Rows, error) {
-		return s.db.Read().QueryContext(ctx, query, args...)
-	}, product, before, limit)
+	return prunable(s.beside(ctx), manifests{}, product, before, limit)
+}
+
+// beside asks beside writes.
+func (s *Releases) beside(ctx context.Context) asks {
+	return func(query string, args ...any) (*sql.Rows, error) { return s.db.Read().QueryContext(ctx, query, args...) }
 }
 
 // Prune implements release.Artifacts. What it deletes is looked for again within the write: a write that names a part of it is before this one, or finds it gone.
 func (s *Releases) Prune(ctx context.Context, product string, before time.Time, limit int, p release.Prunable, facts ...ledger.Fact) error {
+	known := manifests{}
+	if err := known.read(s.beside(ctx)); err != nil {
+		return err
+	}
 	return s.db.Write(ctx, func(tx *Tx) error {
-		now, err := prunable(tx.Query, product, before, limit)
+		now, err := prunable(tx.Query, known, product, before, limit)
 		if err != nil {
 			return err
 		}
@@ -75,9 +82,44 @@ func (s *Releases) Prune(ctx context.Context, product string, before time.Time, 
 	})
 }
 
+// manifests are what releases name, by their digests. A release stays, and names what it names: who knows one already need not read it again.
+type manifests map[[32]byte][][32]byte
+
+// read reads those that are not known.
+func (m manifests) read(ask asks) error {
+	var unknown [][32]byte
+	if err := each(ask, func(row scanner) error {
+		digest, err := scanDigest(row)
+		if _, ok := m[digest]; !ok {
+			unknown = append(unknown, digest)
+		}
+		return err
+	}, `SELECT digest FROM release`); err != nil {
+		return err
+	}
+	for _, digest := range unknown {
+		if err := each(ask, func(row scanner) error {
+			var payload []byte
+			if err := row.Scan(&payload); err != nil {
+				return err
+			}
+			r, err := wire.DecodeRelease(payload)
+			if err != nil {
+				return fmt.Errorf("stored release: %w", err)
+			}
+			m[digest] = release.Named(r)
+			return nil
+		}, `SELECT payload FROM release WHERE digest = $1`, digest[:]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // pruning finds what nothing names.
 type pruning struct {
 	ask     asks
+	known   manifests
 	product string
 	before  int64
 	limit   int64
@@ -88,9 +130,9 @@ type pruning struct {
 	out     release.Prunable
 }
 
-func prunable(ask asks, product string, before time.Time, limit int) (release.Prunable, error) {
+func prunable(ask asks, known manifests, product string, before time.Time, limit int) (release.Prunable, error) {
 	p := &pruning{
-		ask: ask, product: product, before: Millis(before), limit: atMost(limit),
+		ask: ask, known: known, product: product, before: Millis(before), limit: atMost(limit),
 		named: map[[32]byte]bool{}, kept: map[[32]byte]bool{}, goes: map[[32]byte]int64{}, late: map[[32]byte]bool{},
 	}
 	for _, step := range []func() error{p.names, p.puts, p.artifacts, p.deltas, p.blobs} {
@@ -103,22 +145,14 @@ func prunable(ask asks, product string, before time.Time, limit int) (release.Pr
 
 // names reads who names artifacts and documents.
 func (p *pruning) names() error {
-	err := each(p.ask, func(row scanner) error {
-		var payload []byte
-		if err := row.Scan(&payload); err != nil {
-			return err
-		}
-		m, err := wire.DecodeRelease(payload)
-		if err != nil {
-			return fmt.Errorf("stored release: %w", err)
-		}
-		for _, digest := range release.Named(m) {
-			p.named[digest] = true
-		}
-		return nil
-	}, `SELECT payload FROM release`)
+	err := p.known.read(p.ask)
 	if err != nil {
 		return err
+	}
+	for _, names := range p.known {
+		for _, digest := range names {
+			p.named[digest] = true
+		}
 	}
 	err = p.documents(`SELECT doc FROM lot`, func(doc []byte) ([]string, error) {
 		var l parts.Lot
