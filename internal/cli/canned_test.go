@@ -59,7 +59,7 @@ func printed(t *testing.T, want string, args ...string) {
 func TestPeopleReadWhatTheServerSays(t *testing.T) {
 	at := time.Date(2027, 3, 4, 5, 6, 7, 0, time.Local)
 	stamp, index := at.Format(time.RFC3339), uint64(7)
-	spec := rollout.Spec{ID: "r1", Product: "pump", Release: bytes.Repeat([]byte{0xab}, 32), Waves: []rollout.Wave{{Size: 1}, {}}}
+	spec := rollout.Spec{ID: "r1", Product: "pump", Release: bytes.Repeat([]byte{0xab}, 32), Selection: rollout.Selection{Group: "eu", Query: &device.Filter{Version: "1.0.0"}}, Waves: []rollout.Wave{{Size: 1}, {}}}
 	r := rollout.Rollout{
 		Spec: spec, Phase: rollout.Halted, Wave: 1, By: "person:olga", Created: at, Started: at, Halted: at, Reason: "too many failures",
 		Waves: []rollout.WaveState{{Devices: 2, Started: at}}, Last: rollout.Counts{Devices: 2, Good: 1, Failed: 1, Returned: 1, Stranded: 1},
@@ -129,6 +129,7 @@ created `+stamp+`
 started `+stamp+`
 ended -
 reason too many failures
+selects devices that are active, run 1.0.0, in group eu
 devices 2 in the wave: 1 good, 0 waiting, 1 failed, 0 left
 sent back 1 back, 1 without a way back, 0 unknown
 wave 1 2 devices, started `+stamp+`, passed -
