@@ -190,7 +190,9 @@ func (m *Manager) imageMay(rel wire.Release, c control) (laid bool, err error) {
 }
 
 // Opens has protected images opened by f, which may wait for their keys. It is called before anything is staged.
-func (m *Manager) Opens(f func(ctx context.Context, sealed io.Reader, c wire.Component) (io.Reader, error)) { m.opens = f }
+func (m *Manager) Opens(f func(ctx context.Context, sealed io.Reader, c wire.Component) (io.Reader, error)) {
+	m.opens = f
+}
 
 // install hands the image of a release that is in the pool, whole and verified, to the machine's installer, for the bank that does not run; and looks what
 // lies there then. One that lies in a bank already is not installed again.

@@ -213,7 +213,7 @@ func TestASealedImageIsOpenedForTheInstaller(t *testing.T) {
 	v1 := m.release(t, "1.0.0", 1, nil).withImage(t, m, "system one")
 	v2, opens := m.release(t, "2.0.0", 2, nil).withImage(t, m, "system two").sealed(t, m)
 	_, other := m.release(t, "2.0.0", 2, nil).withImage(t, m, "system two").sealed(t, m)
-	var none error = context.Canceled
+	none := context.Canceled
 	for name, x := range map[string]struct {
 		opens opener
 		want  error

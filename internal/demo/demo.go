@@ -100,9 +100,9 @@ type demo struct {
 	mu   sync.Mutex
 	live []*device // those that run; guarded by mu
 
-	images   map[string][]byte              // firmware by version
+	images   map[string][]byte // firmware by version
 	beside   map[string][]part // by version: what a release has besides its program
-	releases map[string]string              // digest (hex) by version
+	releases map[string]string // digest (hex) by version
 	steps    []Step
 	builder  crypto.Signer     // whose provenance the gate believes; nil: there is no gate
 	told     map[string]uint64 // by kind and subject: the index that was told last, so that the next is newer

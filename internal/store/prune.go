@@ -41,7 +41,9 @@ func (s *Releases) Prunable(ctx context.Context, product string, before time.Tim
 
 // beside asks beside writes.
 func (s *Releases) beside(ctx context.Context) asks {
-	return func(query string, args ...any) (*sql.Rows, error) { return s.db.Read().QueryContext(ctx, query, args...) }
+	return func(query string, args ...any) (*sql.Rows, error) {
+		return s.db.Read().QueryContext(ctx, query, args...)
+	}
 }
 
 // Prune implements release.Artifacts. What it deletes is looked for again within the write: a write that names a part of it is before this one, or finds it gone.
