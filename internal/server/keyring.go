@@ -107,9 +107,6 @@ func (i *Instance) formerOrders() (out []crypto.PublicKey) {
 func (i *Instance) besideOrders(signing crypto.Signer) (out [][]byte) {
 	for _, name := range i.ring.Names(keyring.Order) {
 		k, err := i.keys.Signer(name)
-		if err == nil {
-			k, err = wire.Identified(k)
-		}
 		if err != nil { // made by another node, and not brought here
 			i.log.Error("an order key is not here", "key", name, "error", err)
 			continue
@@ -141,6 +138,9 @@ func (i *Instance) loadDirectives() {
 	var keys []crypto.Signer
 	for _, name := range i.ring.Names(keyring.Directive) {
 		k, err := i.keys.Signer(name)
+		if err == nil {
+			k, err = wire.Identified(k)
+		}
 		if err != nil { // made by another node, and not brought here
 			i.log.Error("a directive key is not here", "key", name, "error", err)
 			continue

@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/device"
@@ -365,17 +367,19 @@ func (s *Devices) NextCounter(ctx context.Context, id, command string, floor uin
 	return counter, err
 }
 
-// MarkSeen implements device.Reports. When a device was seen last is in no answer to it.
+// MarkSeen implements device.Reports. When a device was seen last is in no answer to it. They are written in the order in which they lie.
 func (s *Devices) MarkSeen(ctx context.Context, seen map[string]time.Time) error {
+	ids := slices.Sorted(maps.Keys(seen))
+	list, err := listOf(ids)
+	if err != nil {
+		return err
+	}
 	return s.db.Write(ctx, func(tx *Tx) error {
-		for id, at := range seen {
-			if _, err := tx.Of().Exec(`UPDATE device SET last_seen = $1 WHERE id = $2 AND last_seen < $1`, Millis(at), id); err != nil {
-				return err
-			}
-			if err := heard(tx, id); err != nil {
+		for _, id := range ids {
+			if _, err := tx.Of().Exec(`UPDATE device SET last_seen = $1 WHERE id = $2 AND last_seen < $1`, Millis(seen[id]), id); err != nil {
 				return err
 			}
 		}
-		return nil
+		return heard(tx, list)
 	})
 }

@@ -88,3 +88,24 @@ func TestListsOfACrowdAreWhatIsAskedFor(t *testing.T) {
 		t.Errorf("only %d devices were found: the crowd has too little of what is asked for", found)
 	}
 }
+
+// Those that a rollout is measured with are as many as were asked for, beyond those that are imagined one by one, too.
+func TestAUniformCrowdIsOfItsSize(t *testing.T) {
+	const n = 50_000
+	db := storetest.Open(t)
+	if err := crowd.Uniform(t.Context(), db, "pump", device.Twin{Version: "1.0.0"}, n, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	of, err := db.FleetSummary(t.Context(), []string{"pump"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if of.States["active"] != n {
+		t.Fatalf("%d devices are active, of %d", of.States["active"], n)
+	}
+	for _, i := range []int{0, n/2 - 1, n / 2, n - 1} {
+		if _, err := db.Devices().Device(t.Context(), crowd.ID(i, n)); err != nil {
+			t.Errorf("the device of place %d: %v", i, err)
+		}
+	}
+}

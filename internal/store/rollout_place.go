@@ -28,10 +28,10 @@ func stirred(tx *Tx, id string) error {
 	return err
 }
 
-// heard is stirred, of one that was heard of and no more: that changes nothing of who is well, or has nothing to do yet.
-func heard(tx *Tx, id string) error {
-	_, err := tx.Exec(`UPDATE rollout_place SET stirs = stirs + 1, due = 0 WHERE device_id = $1 AND open = 1 AND mark NOT IN ($2, $3, $4, $5)`,
-		id, string(rollout.Well), string(rollout.Worded), string(rollout.Queued), string(rollout.Gone))
+// heard is stirred, of those that were heard of and no more: that changes nothing of who is well, or has nothing to do yet.
+func heard(tx *Tx, list string) error {
+	_, err := tx.Exec(`UPDATE rollout_place SET stirs = stirs + 1, due = 0 WHERE device_id IN (SELECT l.value FROM list($1) AS l) AND open = 1
+		AND mark NOT IN ($2, $3, $4, $5)`, list, string(rollout.Well), string(rollout.Worded), string(rollout.Queued), string(rollout.Gone))
 	return err
 }
 

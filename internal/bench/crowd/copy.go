@@ -64,13 +64,21 @@ const BlobIsBytea = `CREATE DOMAIN blob AS bytea`
 // copyBase writes a copy with the IDs that begin with digits.
 func copyBase(tx *store.Tx, digits string) error {
 	for _, q := range copying {
-		args := []any{digits}
-		if strings.Contains(q, "$2") {
-			args = append(args, []byte(digits))
+		if err := again(tx, q, digits); err != nil {
+			return err
 		}
-		if _, err := tx.Exec(q, args...); err != nil {
-			return fmt.Errorf("%.60s: %w", q, err)
-		}
+	}
+	return nil
+}
+
+// again writes the rows of the base once more by one of the statements, for the copy of these digits.
+func again(tx *store.Tx, q, digits string) error {
+	args := []any{digits}
+	if strings.Contains(q, "$2") {
+		args = append(args, []byte(digits))
+	}
+	if _, err := tx.Exec(q, args...); err != nil {
+		return fmt.Errorf("%.60s: %w", q, err)
 	}
 	return nil
 }

@@ -33,10 +33,7 @@ func Uniform(ctx context.Context, db *store.DB, product string, twin device.Twin
 		}
 	}
 	for k := 1; k < n/base; k++ {
-		if err := db.Write(ctx, func(tx *store.Tx) error {
-			_, err := tx.Exec(copyDevices, digitsOf(k, n/base))
-			return err
-		}); err != nil {
+		if err := db.Write(ctx, func(tx *store.Tx) error { return again(tx, copyDevices, digitsOf(k, n/base)) }); err != nil {
 			return err
 		}
 	}
