@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -77,7 +78,7 @@ func (s *Service) recall(ctx context.Context, now time.Time, r Rollout, m wire.R
 	return s.admit(ctx, now, r, members)
 }
 
-// cameByItself marks those that are not to be told again: they run the release by now, and have proven it, or a later one.
+// cameByItself marks those that are not to be told again: they run the release by now, and have proven it, or a later one, or their life is over.
 func (s *Service) cameByItself(ctx context.Context, now time.Time, r Rollout, m wire.Release, some []Status) error {
 	var marks []Marking
 	known := s.manifests(ctx)
@@ -88,6 +89,8 @@ func (s *Service) cameByItself(ctx context.Context, now time.Time, r Rollout, m 
 		}
 		mark := Mark("")
 		switch {
+		case device.Ended(st.State):
+			mark = Gone
 		case st.Trial:
 		case bytes.Equal(st.Running, r.Spec.Release) && st.Health == Healthy && byWord(st):
 			mark = Worded

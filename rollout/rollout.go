@@ -431,7 +431,7 @@ type Places interface {
 	// there are any.
 	JoinDevices(ctx context.Context, r Rollout, members []Member, fact func(joined []string) (ledger.Fact, error)) error
 	// Missing gives devices, by ID from behind one on, at most limit, that the rollout has let go of as they did not show in time. With heard those alone that were told at told
-	// or before, are heard of since then, and were taken again less often than the rollout does that.
+	// or before, are heard of since then, and were taken again less often than the rollout does that; and those whose life is over.
 	Missing(ctx context.Context, r Rollout, heard *Heard, after string, limit int) ([]Status, error)
 	// Place gives a device of a rollout; false: it is not in it.
 	Place(ctx context.Context, id, device string) (st Status, in bool, err error)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/attest"
+	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/rollout"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -173,6 +174,23 @@ func TestWhoIsBackWithTheFixIsMissingNoMore(t *testing.T) {
 	for _, i := range []int{1, 3, 4} {
 		r.times(i, 1)
 	}
+}
+
+// Who was taken out of use will not come back, and is awaited no more.
+func TestWhoseLifeIsOverIsMissingNoMore(t *testing.T) {
+	r := newRoll(t, 5)
+	r.mends(0)
+	r.missing(1, 3, 4)
+	if err := r.db.Write(t.Context(), func(tx *store.Tx) error {
+		_, err := tx.Exec(`UPDATE device SET state = 'decommissioned' WHERE id IN ($1, $2)`, devN(1), devN(4))
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	r.tick(15 * time.Second)
+	r.missing(3)
+	r.phase("fix", rollout.Running, 3)
+	r.times(1, 1)
 }
 
 // A fix that makes a late comer ill halts, as any other.

@@ -95,7 +95,8 @@ func (s *Rollouts) Missing(ctx context.Context, r rollout.Rollout, heard *rollou
 // The parts of the question who is missing.
 const (
 	missing      = placeColumns + ` WHERE x.rollout_id = $1 AND x.device_id > $2 AND` + isMissing
-	missingHeard = ` AND x.told <= $4 AND d.last_seen >= $5 AND x.again < $6`
+	missingHeard = ` AND (x.told <= $4 AND d.last_seen >= $5 AND x.again < $6 OR d.state IN ('` +
+		string(device.Decommissioned) + `', '` + string(device.Disposed) + `', '` + string(device.Moved) + `'))`
 	missingFirst = ` ORDER BY x.device_id LIMIT $3`
 )
 
