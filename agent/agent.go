@@ -292,6 +292,7 @@ type Agent struct {
 	rolled      time.Time // when the token rolled in this run; zero: not yet
 	proved      time.Time // when somebody beside the device last had it prove itself
 	verdict     string    // of the last evidence of what runs, in this run
+	noKeys      string    // why the server gave none for what is protected, when it was asked last
 	sick        int       // health checks in a row, of a release on trial, that failed
 	heartbeatIn int       // check-ins until the next log heartbeat
 	heartbeatGo int

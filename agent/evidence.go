@@ -56,7 +56,7 @@ func (a *Agent) locked() bool {
 
 // unlock has the programs started whose keys came. Without them the device works on as far as it can, and asks again.
 func (a *Agent) unlock(reply wire.AttestReply, nonce []byte) {
-	if len(reply.Keys) == 0 {
+	if a.noKeys = reply.NoKeys; len(reply.Keys) == 0 {
 		a.log.Warn("no keys for protected programs", "reason", reply.NoKeys)
 		return
 	}

@@ -360,11 +360,16 @@ func (a *Agent) random() io.Reader {
 	return rand.Reader
 }
 
-func (a *Agent) health() (Health, string) {
-	if a.c.Program == nil {
-		return HealthUnknown, "no program runs"
+// health is what the programs say, and why the server gives no key to what waits for one: it is looked for where the device is shown, and not in its log.
+func (a *Agent) health() (h Health, text string) {
+	h, text = HealthUnknown, "no program runs"
+	if a.c.Program != nil {
+		h, text = a.c.Program.Health()
 	}
-	return a.c.Program.Health()
+	if a.noKeys != "" && a.locked() {
+		text = "what is protected has no key: " + a.noKeys + "; " + text
+	}
+	return h, text
 }
 
 // pause waits, and answers the local socket meanwhile. A finished download ends it early.

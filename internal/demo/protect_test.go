@@ -55,6 +55,13 @@ func TestProtectedProgramsRunOnGenuineDevicesAlone(t *testing.T) {
 	if v, err := d.seen(t.Context(), a.id); err != nil || v.Device.Health == "healthy" {
 		t.Errorf("a stolen device runs its program: %s", tell(v, err))
 	}
+	if ok, _ := wait(t.Context(), time.Minute, func() (bool, string) {
+		v, err := d.seen(t.Context(), a.id)
+		saw = tell(v, err)
+		return err == nil && strings.Contains(v.Device.HealthText, "what is protected has no key: ") && strings.Contains(v.Device.HealthText, "marked as stolen"), ""
+	}); !ok {
+		t.Errorf("nobody is told why: %s", saw)
+	}
 	if n := d.facts(t, ledger.KindCodeKeysGiven, a.id); n != given {
 		t.Errorf("a stolen device was given keys %d times", n-given)
 	}
