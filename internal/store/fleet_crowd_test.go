@@ -9,6 +9,7 @@ import (
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/bench/crowd"
+	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/internal/store/storetest"
 )
 
@@ -93,6 +94,14 @@ func TestListsOfACrowdAreWhatIsAskedFor(t *testing.T) {
 func TestAUniformCrowdIsOfItsSize(t *testing.T) {
 	const n = 50_000
 	db := storetest.Open(t)
+	if storetest.OnPostgres() {
+		if err := db.Write(t.Context(), func(tx *store.Tx) error {
+			_, err := tx.Exec(crowd.BlobIsBytea)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := crowd.Uniform(t.Context(), db, "pump", device.Twin{Version: "1.0.0"}, n, time.Now()); err != nil {
 		t.Fatal(err)
 	}
