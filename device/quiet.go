@@ -35,16 +35,17 @@ type answered struct {
 // maxQuiet bounds the devices that are remembered: some 200 MB.
 const maxQuiet = 1 << 20
 
-// place takes the place of a device in the memory.
-func (q *quiet) place(id string) *answered {
-	a := &answered{}
+// place takes the place of a device in the memory, and gives what was there until then; nil: nothing.
+func (q *quiet) place(id string) (place, before *answered) {
+	place = &answered{}
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	before = q.by[id]
 	if q.by == nil || len(q.by) >= maxQuiet {
 		q.by = map[string]*answered{} // start over: simple, and rare
 	}
-	q.by[id] = a
-	return a
+	q.by[id] = place
+	return place, before
 }
 
 // keep puts a into the place, if nothing has taken that away.
@@ -98,7 +99,7 @@ func (s *Service) Call(ctx context.Context, caller access.Caller, id string, bod
 	}
 	var place *answered
 	if ok {
-		place = s.quiet.place(id)
+		place, _ = s.quiet.place(id)
 	}
 	reply, until, err := s.checkin(ctx, caller, id, in)
 	if err != nil {
@@ -140,12 +141,12 @@ func (s *Service) Repeat(ctx context.Context, id string, shows [32]byte, answer 
 		body, _, err := answer(ctx)
 		return body, err
 	}
-	before, now := s.quiet.get(id), s.cfg.Now().UTC()
-	if before != nil && before.said == shows && now.Before(before.until) && s.cfg.Wakes.HearsAll() {
+	known, now := s.quiet.get(id), s.cfg.Now().UTC()
+	if known != nil && known.said == shows && now.Before(known.until) && s.cfg.Wakes.HearsAll() {
 		s.saw(id, now)
-		return before.body, nil
+		return known.body, nil
 	}
-	place := s.quiet.place(id)
+	place, before := s.quiet.place(id) // at once: what is woken between a look and this is not put back
 	body, until, err := answer(ctx)
 	switch {
 	case err == nil && now.Before(until):

@@ -37,6 +37,7 @@ type polling struct {
 	id      string // its device
 	auth    string
 	now     time.Time
+	looks   func() // at the clock, once; nil: nothing happens then
 }
 
 const clientName = "press-7"
@@ -44,7 +45,13 @@ const clientName = "press-7"
 func newPolling(t testing.TB) *polling {
 	t.Helper()
 	p := &polling{now: time.Now().UTC()}
-	clock := func() time.Time { return p.now }
+	clock := func() time.Time {
+		if happens := p.looks; happens != nil {
+			p.looks = nil
+			happens()
+		}
+		return p.now
+	}
 	var svc *device.Service
 	p.db, svc, _, p.caller = quietBench(t, func(c *device.Config) {
 		d, _ := c.Wakes.(*store.DB)
@@ -159,6 +166,26 @@ func TestAQuietClientIsKnownByWhatItShows(t *testing.T) {
 	p.auth = good
 	if status, _, asks := p.poll(); status != http.StatusOK || len(asks) != 0 {
 		t.Errorf("after strangers used its name: %d %q", status, asks)
+	}
+}
+
+// Who is a stranger gives back what it took the place of, and not when that was taken away just before: the client would not hear what happened.
+func TestAStrangerGivesBackNothingThatIsOld(t *testing.T) {
+	p := newPolling(t)
+	p.quieten()
+	good := p.auth
+	p.auth = "TargetToken x"
+	p.looks = func() { // the stranger's call has begun
+		if _, err := p.svc.Command(t.Context(), access.Internal("test"), device.Instruction{Product: "pump", Act: wire.ActReset, Devices: []string{p.id}, Reason: "why", TTL: time.Hour}); err != nil {
+			t.Error(err)
+		}
+	}
+	if status, body, _ := p.poll(); status != http.StatusUnauthorized || p.looks != nil {
+		t.Fatalf("%d %s", status, body)
+	}
+	p.auth = good
+	if _, _, asks := p.poll(); len(asks) == 0 {
+		t.Error("the client is answered from memory, and was told of something meanwhile")
 	}
 }
 
