@@ -3,6 +3,7 @@ package rollout
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/ledger"
@@ -137,6 +138,11 @@ func (s *Service) giveWay(ctx context.Context, now time.Time, r Rollout, open []
 		if !r.Joins() || o.Phase != Running || !r.Started.Before(o.Started) || !o.Spec.covers(r.Spec) {
 			continue
 		}
+		if all, err := s.runsOnAll(ctx, o.Spec, r.Spec); err != nil {
+			return r, err
+		} else if !all {
+			continue
+		}
 		reason := fmt.Sprintf("rollout %s takes over", o.Spec.ID)
 		f, err := fact(ledger.KindRolloutShut, now, system().ID, r.Spec.ID, s.cause(ctx, r), map[string]any{"rollout": r.Spec.ID, "wave": r.Wave, "reason": reason})
 		if err != nil {
@@ -151,6 +157,16 @@ func (s *Service) giveWay(ctx context.Context, now time.Time, r Rollout, open []
 		r = next
 	}
 	return r, nil
+}
+
+// runsOnAll reports whether the release of a rollout runs on all hardware that another's does: whoever has other hardware would be told by neither.
+func (s *Service) runsOnAll(ctx context.Context, spec, o Spec) (bool, error) {
+	is, err := s.cfg.Releases.Find(ctx, [32]byte(spec.Release))
+	if err != nil {
+		return false, err
+	}
+	was, err := s.cfg.Releases.Find(ctx, [32]byte(o.Release))
+	return !slices.ContainsFunc(was.Manifest.Hardware, func(rev string) bool { return !is.Manifest.RunsOn(rev) }), err
 }
 
 // covers reports whether a rollout reaches all that another does: one that waits for those who are away is not done by one that does not.

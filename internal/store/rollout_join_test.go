@@ -8,6 +8,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/rollout"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -47,6 +48,36 @@ func (r *roll) isTold(i int, want bool) {
 	r.t.Helper()
 	if got := len(r.commands(devN(i), wire.ActInstall)); (got == 1) != want || got > 1 {
 		r.t.Fatalf("device %d has %d install commands, told: %t wanted", i, got, want)
+	}
+}
+
+// A later rollout of a release for other hardware takes nothing over: who comes with the hardware of the first would be told by neither.
+func TestARolloutForOtherHardwareTakesNothingOver(t *testing.T) {
+	r := newRoll(t, 3)
+	first := dynamic(r, "r1") // for A and B
+	r.begin(first)
+	r.tick(time.Second)
+	on := func(version string, hardware ...string) rollout.Spec {
+		rel := r.published(version, func(spec *release.Spec) { spec.Hardware = hardware })
+		spec := dynamic(r, "r-"+version)
+		spec.Release, spec.Canaries = rel.Digest[:], nil
+		return spec
+	}
+	r.now = r.now.Add(time.Minute)
+	r.begin(on("1.2.0", "B"))
+	r.tick(time.Second)
+	if got := mustRollout(t, r, "r1"); !got.Joins() {
+		t.Fatalf("one for B alone shut it: %s", got.Reason)
+	}
+	r.comes(5)
+	r.isTold(5, true)
+	r.now = r.now.Add(time.Minute)
+	r.begin(on("1.3.0", "A", "B"))
+	r.tick(time.Second)
+	for _, id := range []string{"r1", "r-1.2.0"} {
+		if got := mustRollout(t, r, id); got.Joins() || got.Reason != "rollout r-1.3.0 takes over" {
+			t.Errorf("one for all hardware did not shut %s: %s %q", id, got.Phase, got.Reason)
+		}
 	}
 }
 
