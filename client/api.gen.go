@@ -3903,12 +3903,15 @@ type RolloutWave struct {
 
 // RolloutWaveState defines model for RolloutWaveState.
 type RolloutWaveState struct {
-	Asked     *time.Time       `json:"asked,omitempty"`
-	AwayS     *int32           `json:"away_s,omitempty"`
-	Below     *int64           `json:"below,omitempty"`
-	Cancelled *bool            `json:"cancelled,omitempty"`
-	Command   *string          `json:"command,omitempty"`
-	Devices   int64            `json:"devices"`
+	Asked     *time.Time `json:"asked,omitempty"`
+	AwayS     *int32     `json:"away_s,omitempty"`
+	Below     *int64     `json:"below,omitempty"`
+	Cancelled *bool      `json:"cancelled,omitempty"`
+	Command   *string    `json:"command,omitempty"`
+	Devices   int64      `json:"devices"`
+
+	// Most so many devices at most, however many come; absent: no bound
+	Most      *int64           `json:"most,omitempty"`
 	Open      *bool            `json:"open,omitempty"`
 	Rule      int64            `json:"rule"`
 	SoakFrom  *time.Time       `json:"soak_from,omitempty"`

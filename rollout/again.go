@@ -29,6 +29,8 @@ func (s Spec) checkJoins(counter uint32) error {
 	switch a := s.Again; {
 	case s.Dynamic && len(s.Selection.IDs) > 0:
 		return bad("dynamic", "devices that are named one by one are not joined by others", "select all, a group, a state or a query")
+	case s.Dynamic && len(s.Waves) > 0 && s.Waves[len(s.Waves)-1].Size > 0:
+		return bad("waves", fmt.Sprintf("the last wave of a dynamic rollout takes %d devices", s.Waves[len(s.Waves)-1].Size), "let the last take the rest: devices join it that come to fit later")
 	case s.Below > counter:
 		return bad("below", fmt.Sprintf("devices below security counter %d would be brought to %d, and be below it still", s.Below, counter),
 			fmt.Sprintf("give at most %d, or a release with a higher counter", counter))
@@ -75,7 +77,8 @@ func (s *Service) recall(ctx context.Context, now time.Time, r Rollout, m wire.R
 	if err != nil || len(members) == 0 {
 		return err
 	}
-	return s.admit(ctx, now, r, members)
+	_, err = s.admit(ctx, now, r, members)
+	return err
 }
 
 // cameByItself marks those that are not to be told again: they run the release by now, and have proven it, or a later one, or their life is over.

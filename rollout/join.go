@@ -37,35 +37,60 @@ const joinEvery = time.Second
 
 // join takes devices that came to fit since the wave under way was taken: those of its ranks, and of the ranks before. Who has a later rank is
 // taken with its wave, and whoever comes while one soaks, or when its first devices should have shown what they can, waits for the next: a factory that
-// never stops would keep a wave from ever passing. Only devices that changed are looked at.
+// never stops would keep a wave from ever passing. Only devices that changed are looked at. Whom the wave has no room for is looked at again, when it has, or with the next.
 func (s *Service) join(ctx context.Context, now time.Time, r Rollout, m wire.Release) (Rollout, error) {
 	w := r.Waves[r.Wave-1]
 	if !r.Joins() || !w.taken() || !w.SoakFrom.IsZero() || !w.Succeeded.IsZero() || w.old(now, r.Spec) || now.Sub(s.joined[r.Spec.ID]) < joinEvery {
 		return r, nil
 	}
-	for {
+	t, err := s.cfg.Store.Tally(ctx, r.Spec.ID)
+	if err != nil {
+		return r, err
+	}
+	for room := w.room(t.Counts(r.Wave, r.Wave)); room > 0; {
 		changed, upTo, err := s.cfg.Store.Stirred(ctx, r.Stir, maxOwed)
 		if err == nil && len(changed) == 0 {
 			err = s.again(ctx, now, r, m)
 		}
-		if err != nil || len(changed) == 0 {
-			s.joined[r.Spec.ID] = now
+		if err != nil {
 			return r, err
+		}
+		if len(changed) == 0 {
+			break
 		}
 		members, err := s.joiners(ctx, r, m, changed)
 		if err != nil {
 			return r, err
 		}
+		byRank(members)
+		for room > 0 && len(members) > room { // who is in already takes no room
+			joined, err := s.admit(ctx, now, r, members[:room])
+			if err != nil {
+				return r, err
+			}
+			members, room = members[room:], room-joined
+		}
+		if len(members) > room {
+			break
+		}
 		r.Stir = upTo
-		if err := s.admit(ctx, now, r, members); err != nil {
+		joined, err := s.admit(ctx, now, r, members)
+		if err != nil {
 			return r, err
 		}
+		room -= joined
 	}
+	s.joined[r.Spec.ID] = now
+	return r, nil
 }
 
-// admit takes members into the wave under way, and keeps r.Stir.
-func (s *Service) admit(ctx context.Context, now time.Time, r Rollout, members []Member) error {
-	return s.cfg.Store.JoinDevices(ctx, r, members, func(joined []string) (ledger.Fact, error) { return s.joinedFact(ctx, now, r, joined) })
+// admit takes members into the wave under way, and keeps r.Stir. It gives how many were not in yet.
+func (s *Service) admit(ctx context.Context, now time.Time, r Rollout, members []Member) (n int, err error) {
+	err = s.cfg.Store.JoinDevices(ctx, r, members, func(joined []string) (ledger.Fact, error) {
+		n = len(joined)
+		return s.joinedFact(ctx, now, r, joined)
+	})
+	return n, err
 }
 
 // old reports whether a wave has had the time that its rules give to those who were told first.

@@ -75,6 +75,8 @@ func decideWave(m Moment, r Rollout, t Tally) (Decision, bool) {
 		return Decision{Kind: Settle, Counts: c}, true
 	case !w.Succeeded.IsZero():
 		return Decision{Kind: Complete, Counts: c}, true
+	case c.Devices+c.Held+last == 0 && r.Spec.Dynamic && !r.Joins() && nobodyPlanned(r):
+		return Decision{Kind: Complete, Counts: c}, true // nobody came, and nobody joins any more
 	case !w.taken():
 		return Decision{Kind: TakeWave}, r.Phase == Running
 	case last == 0 && c.Untold == 0 && w.Open && r.Joins():
@@ -101,6 +103,11 @@ func decideWave(m Moment, r Rollout, t Tally) (Decision, bool) {
 		return Decision{}, false // others have all that could show that the release is good, or they are to join yet
 	}
 	return soak(m, r, w, c, t[r.Wave][Proving])
+}
+
+// nobodyPlanned reports whether the wave under way and those after it were to have those alone who joined.
+func nobodyPlanned(r Rollout) bool {
+	return !slices.ContainsFunc(r.Waves[r.Wave-1:], func(w WaveState) bool { return w.Devices > 0 })
 }
 
 // gatesNobody reports whether no wave follows, and one before was good.

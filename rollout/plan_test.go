@@ -91,7 +91,7 @@ func newWorld(t rapid.TB, spec Spec, fateOf func(i int) string, n int, delay fun
 	for i := range n {
 		fit = append(fit, placed{rank: int64(i), i: i})
 	}
-	states, err := deal(spec.Waves, fit)
+	states, err := deal(spec, fit)
 	if err != nil {
 		t.Fatal(err)
 	}

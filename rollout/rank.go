@@ -54,7 +54,7 @@ func Deal(spec Spec, devices []Member) ([]Member, []WaveState, error) {
 		}
 		return strings.Compare(devices[a.i].Device, devices[b.i].Device)
 	})
-	states, err := deal(spec.Waves, all)
+	states, err := deal(spec, all)
 	members := make([]Member, len(all))
 	for i, p := range all {
 		members[i] = devices[p.i]
@@ -63,20 +63,25 @@ func Deal(spec Spec, devices []Member) ([]Member, []WaveState, error) {
 	return members, states, err
 }
 
-// deal gives the waves their shares of devices in order of rank, as the ranks that each is below. Waves that nobody is left for fall away; devices
-// that no wave is left for are an error.
-func deal(waves []Wave, fit []placed) ([]WaveState, error) {
+// deal gives the waves their shares of devices in order of rank, as the ranks that each is below, and as how many each takes at most: a fleet that grows
+// makes the last wave grow, and no other. Waves that nobody is left for fall away; of a dynamic rollout they stay, for who comes. Devices that no wave is
+// left for are an error.
+func deal(spec Spec, fit []placed) ([]WaveState, error) {
 	var states []WaveState
 	done := 0
-	for i, w := range waves {
+	for i, w := range spec.Waves {
 		left := len(fit) - done
-		n := left
-		if w.Size > 0 {
-			n = min(w.Size, left)
-		} else if w.Percent > 0 {
+		n, most := left, 0
+		switch {
+		case w.Size > 0:
+			n, most = min(w.Size, left), w.Size
+		case w.Percent > 0:
 			n = min((len(fit)*w.Percent+99)/100, left)
+			if i < len(spec.Waves)-1 {
+				most = max(n, 1)
+			}
 		}
-		if n == 0 {
+		if n == 0 && !spec.Dynamic {
 			continue
 		}
 		done += n
@@ -84,12 +89,57 @@ func deal(waves []Wave, fit []placed) ([]WaveState, error) {
 		if done < len(fit) {
 			below = max(fit[done].rank, 1)
 		}
-		states = append(states, WaveState{Rule: i, Devices: n, Below: below})
+		states = append(states, WaveState{Rule: i, Devices: n, Most: most, Below: below})
 	}
 	if done < len(fit) {
 		return nil, bad("waves", fmt.Sprintf("the waves take %d of %d devices", done, len(fit)), "let the last wave take the rest")
 	}
 	return states, nil
+}
+
+// room gives how many devices more come into a wave, of which there are those of c.
+func (w WaveState) room(c Counts) int { return w.places(c.plus(Counts{Devices: c.Held})) }
+
+// places is room, of which those that others have take none.
+func (w WaveState) places(c Counts) int {
+	if w.Open || w.Most == 0 {
+		return math.MaxInt
+	}
+	return max(0, w.Most-(c.Devices-c.Left))
+}
+
+// lowest keeps those of the lowest ranks, as many as there is room for.
+type lowest struct {
+	most    int
+	members []Member
+	below   int64 // the lowest rank that is not kept, or where the wave was to end
+}
+
+func (l *lowest) add(m Member) {
+	if l.members = append(l.members, m); len(l.members)/2 >= max(l.most, maxOwed) { // now and then, so that few are held
+		l.trim()
+	}
+}
+
+// bound gives the rank that those who are kept are below.
+func (l *lowest) bound() int64 {
+	l.trim()
+	return l.below
+}
+
+func (l *lowest) trim() {
+	if len(l.members) <= l.most {
+		return
+	}
+	byRank(l.members)
+	l.below = min(l.below, max(l.members[l.most].Rank, 1))
+	l.members = l.members[:l.most]
+}
+
+func byRank(all []Member) {
+	slices.SortFunc(all, func(a, b Member) int {
+		return cmp.Or(cmp.Compare(a.Rank, b.Rank), strings.Compare(a.Device, b.Device))
+	})
 }
 
 // waveOf gives the wave of a rank, from 1.

@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"strings"
 
@@ -251,12 +250,7 @@ func (s *Service) resolve(ctx context.Context, spec Spec, rel release.Release) (
 	if err := named(spec, known, out.Skipped); err != nil {
 		return Resolved{}, err
 	}
-	if len(fit) == 0 && spec.Dynamic {
-		now := s.cfg.Now().UTC()
-		out.Waves = []WaveState{{Rule: len(spec.Waves) - 1, Below: math.MaxInt64, Taken: now, Succeeded: now}} // whoever comes is told as who joins later
-		return out, nil
-	}
-	if len(fit) == 0 {
+	if len(fit) == 0 && !spec.Dynamic {
 		return Resolved{}, fault.New(fault.Conflict, "rollout.empty", fmt.Sprintf("no device of %s can take release %s", spec.Product, rel.Manifest.ID), "a dry run says why of each: `hallmark rollout dry-run`")
 	}
 	if out.Members, out.Waves, err = Deal(spec, fit); err != nil {
@@ -269,6 +263,9 @@ func (s *Service) resolve(ctx context.Context, spec Spec, rel release.Release) (
 	}
 	out.Stones = detours(out.Members)
 	out.Reached, out.OfOthers, out.NoWayBack = len(out.Members), len(out.Held), len(out.Stranded)
+	if len(fit) == 0 {
+		return out, nil // who comes is told as by the plan
+	}
 	ids := make([]string, len(fit))
 	for i, m := range fit { // in the order of the walk, which is that of the set
 		ids[i] = m.Device

@@ -182,8 +182,9 @@ type Rollout struct {
 // WaveState is what became of one wave. Its rules are those of Spec.Waves[Rule].
 type WaveState struct {
 	Rule      int       `json:"rule"`
-	Devices   int       `json:"devices"`            // as planned until it begins
-	Open      bool      `json:"open,omitempty"`     // of who joined after the last
+	Devices   int       `json:"devices"`        // as planned until it begins
+	Open      bool      `json:"open,omitempty"` // of who joined after the last
+	Most      int       `json:"most,omitempty" doc:"so many devices at most, however many come; absent: no bound"`
 	Below     int64     `json:"below,omitempty"`    // the ranks below this, and not in the waves before, are its; 0: its devices were taken at the start
 	Taken     time.Time `json:"taken,omitzero"`     // when its devices were
 	Tranches  []Tranche `json:"tranches,omitempty"` // who was told, in order

@@ -149,6 +149,13 @@ func (s *Service) release(ctx context.Context, now time.Time, r Rollout, m wire.
 	}); err != nil {
 		return err
 	}
+	if room := r.Waves[wave-1].places(t.Counts(wave, wave)); len(fit) > room { // the others wait for the next, as whom another has
+		full := map[string]bool{}
+		for _, m := range fit[room:] {
+			full[m.Device] = true
+		}
+		fit, free = fit[:room], slices.DeleteFunc(free, func(id string) bool { return full[id] })
+	}
 	return s.cfg.Store.FreeDevices(ctx, r, fit, free)
 }
 
@@ -192,7 +199,7 @@ func (s *Service) do(ctx context.Context, now time.Time, r Rollout, d Decision, 
 	case SendBack:
 		return s.sendBack(ctx, now, r, d, with.backs)
 	case TakeWave:
-		if err = s.take(ctx, r, with.release); err == nil {
+		if r, err = s.take(ctx, r, with.release); err == nil {
 			var t Tally
 			t, err = s.cfg.Store.Tally(ctx, r.Spec.ID)
 			d.Counts = t.Counts(r.Wave, r.Wave)
@@ -246,8 +253,12 @@ func (s *Service) factsOf(ctx context.Context, now time.Time, r Rollout, next *R
 	return []ledger.Fact{f}, nil
 }
 
-// take finds the devices of the wave that begins: by rank, those that can take the release now.
-func (s *Service) take(ctx context.Context, r Rollout, m wire.Release) error {
+// take finds the devices of the wave that begins: by rank, those that can take the release now. Those that it has no room for are the next one's.
+func (s *Service) take(ctx context.Context, r Rollout, m wire.Release) (Rollout, error) {
+	t, err := s.cfg.Store.Tally(ctx, r.Spec.ID)
+	if err != nil {
+		return r, err
+	}
 	w, from := r.Waves[r.Wave-1], int64(math.MinInt64)
 	if r.Wave > 1 {
 		from = r.Waves[r.Wave-2].Below
@@ -257,26 +268,36 @@ func (s *Service) take(ctx context.Context, r Rollout, m wire.Release) error {
 		rank := ranks.of(id)
 		return rank >= from && (rank < w.Below || w.Below == math.MaxInt64)
 	}
-	var some []Member
+	some := lowest{most: w.room(t.Counts(r.Wave, r.Wave)), below: w.Below}
 	put := func(least int) error {
-		if len(some) < least {
-			return nil
+		for len(some.members) >= least {
+			n := min(maxOwed, len(some.members))
+			if err := s.cfg.Store.TakeDevices(ctx, r, some.members[:n]); err != nil {
+				return err
+			}
+			some.members = append(some.members[:0], some.members[n:]...)
 		}
-		err := s.cfg.Store.TakeDevices(ctx, r, some)
-		some = some[:0]
-		return err
+		return nil
 	}
-	err := s.cfg.Store.Candidates(ctx, r.Spec.Product, r.Spec.Selection, r.Spec.Selection.state(), within, func(c Candidate) error {
+	err = s.cfg.Store.Candidates(ctx, r.Spec.Product, r.Spec.Selection, r.Spec.Selection.state(), within, func(c Candidate) error {
+		if c.Busy == r.Spec.ID {
+			return nil // it is in already
+		}
 		if f, err := fits(c); err != nil || f.why != "" {
 			return err
 		}
-		some = append(some, Member{Device: c.ID, Wave: r.Wave, Previous: c.Release, Rank: ranks.of(c.ID)})
+		some.add(Member{Device: c.ID, Wave: r.Wave, Previous: c.Release, Rank: ranks.of(c.ID)})
+		if some.most < math.MaxInt {
+			return nil // who is among the lowest is known at the end
+		}
 		return put(maxOwed)
 	})
 	if err != nil {
-		return err
+		return r, err
 	}
-	return put(1)
+	r.Waves = slices.Clone(r.Waves)
+	r.Waves[r.Wave-1].Below = some.bound()
+	return r, put(1)
 }
 
 // tell decides who is in the next tranche. Who has no way to the release any more is in one that nobody is told by.

@@ -54,13 +54,13 @@ func (r *roll) isTold(i int, want bool) {
 // A later rollout of a release for other hardware takes nothing over: who comes with the hardware of the first would be told by neither.
 func TestARolloutForOtherHardwareTakesNothingOver(t *testing.T) {
 	r := newRoll(t, 3)
-	first := dynamic(r, "r1") // for A and B
+	first := dynamicOf(r, "r1") // for A and B
 	r.begin(first)
 	r.tick(time.Second)
 	on := func(version string, hardware ...string) rollout.Spec {
 		rel := r.published(version, func(spec *release.Spec) { spec.Hardware = hardware })
-		spec := dynamic(r, "r-"+version)
-		spec.Release, spec.Canaries = rel.Digest[:], nil
+		spec := dynamicOf(r, "r-"+version)
+		spec.Release = rel.Digest[:]
 		return spec
 	}
 	r.now = r.now.Add(time.Minute)
@@ -87,17 +87,18 @@ func TestHawkbit1548NewDevicesJoinAndTheGateHolds(t *testing.T) {
 	r := newRoll(t, 5)
 	r.begin(dynamic(r, "r1"))
 	r.tick(time.Second)
-	r.comes(5, 6) // by their ranks, of the wave under way, and of one to come
-	r.isTold(5, true)
+	r.comes(5, 6) // by their ranks, of the wave under way, which has no room, and of one to come
+	r.isTold(5, false)
 	r.isTold(6, false)
-	r.passes(2, 5)
+	r.passes(2)
 	r.phase("r1", rollout.Running, 2)
+	r.tick(2 * time.Second)
 	for i := range 7 {
 		r.isTold(i, true)
 	}
 	r.comes(10)
 	r.isTold(10, true)
-	r.passes(0, 1, 3, 4, 6, 10)
+	r.passes(0, 1, 3, 4, 5, 6, 10)
 	got := r.phase("r1", rollout.Running, 3)
 	if !got.Waves[2].Open || got.Waves[1].Succeeded.IsZero() {
 		t.Fatalf("after the last wave it has %+v", got.Waves)
@@ -116,7 +117,7 @@ func TestHawkbit1548NewDevicesJoinAndTheGateHolds(t *testing.T) {
 	r.tick(time.Second)
 	r.tick(2 * time.Second)
 	r.isTold(8, true)
-	if got := r.phase("r1", rollout.Running, 3); got.Joined != 1 || got.Later.Good != 1 || got.Waves[1].Devices != 7 {
+	if got := r.phase("r1", rollout.Running, 3); got.Joined != 1 || got.Later.Good != 1 || got.Waves[1].Devices != 8 {
 		t.Fatalf("joined is %d, %+v, of %+v", got.Joined, got.Later, got.Waves)
 	}
 
@@ -132,7 +133,7 @@ func TestHawkbit1548NewDevicesJoinAndTheGateHolds(t *testing.T) {
 	for _, s := range all {
 		rows.Add(s.Wave, s.Mark, 1)
 	}
-	if fmt.Sprint(rows) != fmt.Sprint(counted) || rows[2][rollout.Well] != 7 {
+	if fmt.Sprint(rows) != fmt.Sprint(counted) || rows[2][rollout.Well] != 8 {
 		t.Errorf("counted are %v, and there are %v", counted, rows)
 	}
 
@@ -235,7 +236,7 @@ func TestAPersonShutsADynamicRollout(t *testing.T) {
 	spec.Canaries = nil
 	r.begin(spec) // of nobody, yet
 	r.tick(time.Second)
-	r.phase("r1", rollout.Running, 2)
+	r.phase("r1", rollout.Running, 1)
 	r.comes(0)
 	r.isTold(0, true)
 	if _, err := r.svc.Shut(t.Context(), person("op"), "r1", "the line stands still"); err != nil {
@@ -245,6 +246,7 @@ func TestAPersonShutsADynamicRollout(t *testing.T) {
 	r.isTold(1, false)
 	r.passes(0)
 	r.phase("r1", rollout.Completed, 2)
+	r.isTold(1, false)
 	if _, err := r.svc.Shut(t.Context(), person("op"), "r1", "again"); fault.KindOf(err) != fault.Conflict {
 		t.Errorf("shut twice: %v", err)
 	}
