@@ -3,9 +3,11 @@ package boot
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -194,6 +196,28 @@ func (m *Manager) Opens(f func(ctx context.Context, sealed io.Reader, c wire.Com
 	m.opens = f
 }
 
+// opened opens a protected image for the installer. It is read through before: the server sealed it, and its key says no more than that. What was signed is what it is when it is
+// open, and the installer, which can do everything here, gets that or nothing.
+func (m *Manager) opened(ctx context.Context, sealed *io.SectionReader, c wire.Component) (io.Reader, error) {
+	if m.opens == nil {
+		return nil, fmt.Errorf("%w: nothing opens what is protected here", ErrInstall)
+	}
+	image, err := m.opens(ctx, sealed, c)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.New()
+	switch _, err := io.Copy(sum, image); {
+	case hard(err):
+		return nil, err
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", ErrInstall, err)
+	case !bytes.Equal(sum.Sum(nil), c.Protected.Digest):
+		return nil, fmt.Errorf("%w: what was sealed is not what was signed: its SHA-256 is %x, and %x was signed", ErrInstall, sum.Sum(nil), c.Protected.Digest)
+	}
+	return m.opens(ctx, io.NewSectionReader(sealed, 0, sealed.Size()), c)
+}
+
 // install hands the image of a release that is in the pool, whole and verified, to the machine's installer, for the bank that does not run; and looks what
 // lies there then. One that lies in a bank already is not installed again.
 func (m *Manager) install(ctx context.Context, rel wire.Release, s set) error {
@@ -215,17 +239,10 @@ func (m *Manager) install(ctx context.Context, rel wire.Release, s set) error {
 			return err
 		}
 	}
-	var image io.Reader
-	for i := range rel.Components {
-		if rel.Components[i].Kind == wire.KindImage {
-			image = s.component(rel, i)
-		}
-	}
+	lies := s.component(rel, slices.IndexFunc(rel.Components, func(c wire.Component) bool { return c.Kind == wire.KindImage }))
+	image := io.Reader(lies)
 	if c.Protected != nil {
-		if m.opens == nil {
-			return fmt.Errorf("image %s: %w: nothing opens what is protected here", c.Name, ErrInstall)
-		}
-		if image, err = m.opens(ctx, image, c); err != nil {
+		if image, err = m.opened(ctx, lies, c); err != nil {
 			return fmt.Errorf("image %s: %w", c.Name, err)
 		}
 	}

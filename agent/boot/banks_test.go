@@ -184,8 +184,14 @@ type opener = func(context.Context, io.Reader, wire.Component) (io.Reader, error
 // sealed protects a release's image, and gives what opens it.
 func (f firmware) sealed(t testing.TB, m *maker) (firmware, opener) {
 	t.Helper()
+	return f.sealedAs(t, m, f.data["root"])
+}
+
+// sealedAs is sealed by a server that seals what it likes: what is signed is the release's image.
+func (f firmware) sealedAs(t testing.TB, m *maker, image []byte) (firmware, opener) {
+	t.Helper()
 	key := wire.NewContentKey()
-	s, err := wire.NewComponentSealer(bytes.NewReader(f.data["root"]), key, wire.NewContentKeyID())
+	s, err := wire.NewComponentSealer(bytes.NewReader(image), key, wire.NewContentKeyID())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,9 +199,11 @@ func (f firmware) sealed(t testing.TB, m *maker) (firmware, opener) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.clear, f.data["root"] = f.data["root"], data
+	signed := sha256.Sum256(f.data["root"])
+	f.clear, f.data["root"] = image, data
 	i := slices.IndexFunc(f.rel.Components, func(c wire.Component) bool { return c.Kind == wire.KindImage })
 	sum, p := sha256.Sum256(data), s.Protected()
+	p.Digest = signed[:]
 	f.rel.Components[i].Size, f.rel.Components[i].Digest, f.rel.Components[i].Protected = uint64(len(data)), sum[:], &p
 	payload, err := wire.EncodeRelease(f.rel)
 	if err != nil {
@@ -250,6 +258,31 @@ func TestASealedImageIsOpenedForTheInstaller(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
+	}
+}
+
+// The server that seals an image is not who approves it. What it sealed in the place of what was signed is nothing that the installer gets to see, even where what would lie in the bank
+// were as it was signed: an installer runs what an image brings.
+func TestASealedImageIsWhatWasSigned(t *testing.T) {
+	m := newMaker(t)
+	v1, v2 := m.release(t, "1.0.0", 1, nil).withImage(t, m, "system one"), m.release(t, "2.0.0", 2, nil).withImage(t, m, "system two")
+	evil := append(bytes.Repeat([]byte{'!'}, imageHead), v2.data["root"][imageHead:]...)
+	v2, opens := v2.sealedAs(t, m, evil)
+	dev := bornOn(t, m, v1)
+	dev.opens = opens
+	before := bytes.Clone(dev.banks[hw.BankB])
+	mgr, err := dev.start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := mgr.Stage(t.Context(), v2.env, v2.source, nil); !errors.Is(err, ErrInstall) {
+		t.Errorf("it is staged: %v", err)
+	}
+	if !bytes.Equal(dev.banks[hw.BankB], before) {
+		t.Error("the installer got it")
+	}
+	if err := mgr.Activate(v2.digest); !errors.Is(err, ErrNotStaged) {
+		t.Errorf("it may be activated: %v", err)
 	}
 }
 
