@@ -163,7 +163,7 @@ func (s *Service) giveWay(ctx context.Context, now time.Time, r Rollout, open []
 		if !r.Joins() || o.Phase != Running || !r.Started.Before(o.Started) || !o.Spec.covers(r.Spec) {
 			continue
 		}
-		if all, err := s.runsOnAll(ctx, o.Spec, r.Spec); err != nil {
+		if all, err := s.reachesAll(ctx, o.Spec, r.Spec); err != nil {
 			return r, err
 		} else if !all {
 			continue
@@ -184,14 +184,25 @@ func (s *Service) giveWay(ctx context.Context, now time.Time, r Rollout, open []
 	return r, nil
 }
 
-// runsOnAll reports whether the release of a rollout runs on all hardware that another's does: whoever has other hardware would be told by neither.
-func (s *Service) runsOnAll(ctx context.Context, spec, o Spec) (bool, error) {
+// reachesAll reports whether all that one rollout can tell can be told by another: whoever the later release is not for would be told by neither.
+func (s *Service) reachesAll(ctx context.Context, spec, o Spec) (bool, error) {
 	is, err := s.cfg.Releases.Find(ctx, [32]byte(spec.Release))
 	if err != nil {
 		return false, err
 	}
 	was, err := s.cfg.Releases.Find(ctx, [32]byte(o.Release))
-	return !slices.ContainsFunc(was.Manifest.Hardware, func(rev string) bool { return !is.Manifest.RunsOn(rev) }), err
+	return err == nil && spec.reaches(is.Manifest, o, was.Manifest), err
+}
+
+// reaches reports whether a release, as a rollout brings it, is for all that another is for, as another brings that: it asks no more of a device (see unfit). What a device's owner
+// can change, its settings and its room, is left out.
+func (s Spec) reaches(is wire.Release, o Spec, was wire.Release) bool {
+	return !slices.ContainsFunc(was.Hardware, func(rev string) bool { return !is.RunsOn(rev) }) &&
+		!slices.ContainsFunc(is.Asks(), func(kind string) bool { return !slices.Contains(was.Asks(), kind) }) &&
+		is.Counter >= was.Counter && wire.CompareVersions(is.Version, was.Version) >= 0 &&
+		(len(is.Over) == 0 || s.Stones || !o.Stones && slices.Equal(is.Over, was.Over)) &&
+		(s.Manner != wire.Consent || o.Manner == wire.Consent) &&
+		(!is.Sealed() || was.Sealed())
 }
 
 // covers reports whether a rollout reaches all that another does: one that waits for those who are away is not done by one that does not.

@@ -236,6 +236,38 @@ func TestALaterRolloutDoesNotEndTheWaitForWhoIsAway(t *testing.T) {
 	}
 }
 
+// A later rollout that would leave out some of those who are awaited does not take over: nobody would tell them any more.
+func TestALaterRolloutThatMendsNotAllDoesNotEndTheWait(t *testing.T) {
+	for name, x := range map[string]struct {
+		release func(*release.Spec)
+		plan    func(*rollout.Spec)
+		shut    bool
+	}{
+		"of the same kind":     {func(s *release.Spec) { s.Counter = 2 }, func(*rollout.Spec) {}, true},
+		"below the counter":    {func(*release.Spec) {}, func(s *rollout.Spec) { s.Below = 0 }, false},
+		"over others":          {func(s *release.Spec) { s.Counter, s.Over = 2, []wire.VersionRange{{From: "1.1.0"}} }, func(*rollout.Spec) {}, false},
+		"in steps over others": {func(s *release.Spec) { s.Counter, s.Over = 2, []wire.VersionRange{{From: "1.1.0"}} }, func(s *rollout.Spec) { s.Stones = true }, true},
+		"for newer agents":     {func(s *release.Spec) { s.Counter = 2; inOrder(s) }, func(*rollout.Spec) {}, false},
+		"in steps, for newer agents": {
+			func(s *release.Spec) { s.Counter = 2; inOrder(s) }, func(s *rollout.Spec) { s.Stones = true }, false,
+		},
+		"by consent": {func(s *release.Spec) { s.Counter = 2 }, func(s *rollout.Spec) { s.Manner = wire.Consent }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRoll(t, 5)
+			r.mends(0)
+			spec := fixing("later", r.published("2.0.0", x.release))
+			spec.Canaries = nil
+			x.plan(&spec)
+			r.begin(spec)
+			r.tick(time.Second)
+			if got := mustRollout(t, r, "fix"); got.Joins() == x.shut {
+				t.Fatalf("it is shut: %t, %s", !got.Joins(), got.Reason)
+			}
+		})
+	}
+}
+
 // What cannot be is said when it is asked for.
 func TestWhatATellingAgainHasToBe(t *testing.T) {
 	r := newRoll(t, 3)
