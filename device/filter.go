@@ -2,11 +2,14 @@ package device
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/hallmark-iot/hallmark/fault"
 )
@@ -38,6 +41,11 @@ func (f Filter) Check() error {
 	if f.Assurance != "" && !Assurance(f.Assurance).Valid() {
 		return fault.New(fault.Invalid, "query.assurance", fmt.Sprintf("no assurance is called %.16q", f.Assurance), fmt.Sprint("use one of ", Assurances()))
 	}
+	for _, word := range []string{f.Version, f.Prefix} {
+		if !utf8.ValidString(word) || strings.ContainsFunc(word, unicode.IsControl) {
+			return fault.New(fault.Invalid, "query.text", fmt.Sprintf("%.128q is no version, and no ID begins with it", word), "leave out what cannot be printed")
+		}
+	}
 	if _, err := f.Digest(); err != nil {
 		return err
 	}
@@ -51,8 +59,8 @@ func (f Filter) Digest() ([]byte, error) {
 		return nil, nil
 	}
 	digest, err := hex.DecodeString(f.Release)
-	if err != nil {
-		return nil, fault.New(fault.Invalid, "query.release", "a release is named by its digest, in hex", "take it from `hallmark release list`")
+	if err != nil || len(digest) != sha256.Size {
+		return nil, fault.New(fault.Invalid, "query.release", "a release is named by its digest, 64 digits of hex", "take it from `hallmark release list`")
 	}
 	return digest, nil
 }

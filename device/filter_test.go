@@ -54,17 +54,20 @@ func TestAFilterThatCoversAnotherHasAllOfIt(t *testing.T) {
 }
 
 func TestAFilterRefusesWordsThatNoDeviceHas(t *testing.T) {
-	for code, f := range map[string]device.Filter{
-		"query.state": {State: "actve"}, "query.verdict": {Verdict: "splendid"}, "query.assurance": {Assurance: "swears"}, "query.release": {Release: "zz"}, "query.bundle": {Bundle: "-1"},
+	for code, all := range map[string][]device.Filter{
+		"query.state": {{State: "actve"}}, "query.verdict": {{Verdict: "splendid"}}, "query.assurance": {{Assurance: "swears"}}, "query.release": {{Release: "zz"}, {Release: "aabb"}}, "query.bundle": {{Bundle: "-1"}},
+		"query.text": {{Version: "1.0\x00"}, {Prefix: "0\n"}, {Version: "\xff"}},
 	} {
-		if got, ok := errors.AsType[*fault.Fault](f.Check()); !ok || got.Code != code {
-			t.Errorf("%+v: %v, want %s", f, got, code)
+		for _, f := range all {
+			if got, ok := errors.AsType[*fault.Fault](f.Check()); !ok || got.Code != code {
+				t.Errorf("%+v: %v, want %s", f, got, code)
+			}
 		}
 	}
 	for want, f := range map[string]device.Filter{
 		"all devices": {},
 		"devices that are quarantined, run 1.0.0, have no current evidence, have open findings":                              {State: "quarantined", Version: "1.0.0", Verdict: "unknown", Findings: true},
-		"devices that run release aabbccddeeff, only say what they run, believe trust bundle 7, have IDs that begin with 0a": {Release: "aabbccddeeff00112233", Assurance: "says", Bundle: "7", Prefix: "0a"},
+		"devices that run release aabbccddeeff, only say what they run, believe trust bundle 7, have IDs that begin with 0a": {Release: "aabbccddeeff" + strings.Repeat("0", 52), Assurance: "says", Bundle: "7", Prefix: "0a"},
 	} {
 		if err := f.Check(); err != nil || f.Text() != want {
 			t.Errorf("%q (%v), want %q", f.Text(), err, want)

@@ -171,20 +171,50 @@ func (s *Service) missing(ctx context.Context, r Rollout, after string, limit in
 		return nil, nil
 	}
 	some, err := s.cfg.Store.Missing(ctx, r, nil, after, limit)
+	if err != nil {
+		return nil, err
+	}
+	barred, err := s.barred(ctx, r, names(some))
 	out := make([]DeviceView, len(some))
 	for i, st := range some {
-		out[i] = DeviceView{Status: st, Class: st.Mark.Class(), Why: r.awaited(st)}
+		out[i] = DeviceView{Status: st, Class: st.Mark.Class(), Why: r.awaited(st, barred[st.Device])}
 	}
 	return out, err
 }
 
-// awaited says in words what is known of a device that is missing.
-func (r Rollout) awaited(st Status) string {
+// barred says why those of the devices would not be told that the release is not for, or that the rollout does not select any more.
+func (s *Service) barred(ctx context.Context, r Rollout, some []string) (map[string]string, error) {
+	if !r.Joins() || len(some) == 0 {
+		return nil, nil
+	}
+	rel, err := s.cfg.Releases.Find(ctx, [32]byte(r.Spec.Release))
+	if err != nil {
+		return nil, err
+	}
+	why := make(map[string]string, len(some))
+	for _, id := range some {
+		why[id] = "the rollout does not select it any more"
+	}
+	fits := s.fitting(ctx, r.Spec, rel.Manifest)
+	err = s.cfg.Store.Candidates(ctx, r.Spec.Product, r.Spec.Selection.among(some), "", nil, func(c Candidate) error {
+		f, err := fits(c)
+		if why[c.ID] = f.why; f.why == "" && c.State != r.Spec.Selection.state() {
+			why[c.ID] = "is " + string(c.State)
+		}
+		return err
+	})
+	return why, err
+}
+
+// awaited says in words what is known of a device that is missing, and that would not be told now for what bars it.
+func (r Rollout) awaited(st Status, bar string) string {
 	switch {
 	case !r.Joins():
 		return "did not show in time, and is told no more: nobody joins"
 	case st.Again >= r.Spec.Again.Times:
 		return fmt.Sprintf("did not show in time, and was told again %d times: it is told no more", st.Again)
+	case bar != "":
+		return "did not show in time, and is not told again as it is: " + bar
 	}
 	return "did not show in time; it is told again when it is heard of"
 }

@@ -58,7 +58,7 @@ type Spec struct {
 	Waves     []Wave    `json:"waves"`
 	Rollback  []byte    `json:"rollback,omitempty"` // where devices go whose earlier release is no way back; digest in RollbackTo
 	Priority  int       `json:"priority,omitempty"` // of two rollouts that wait for a device, the one with the higher gets it; then the one that started first: -100 to 100, and takes two people
-	Dynamic   bool      `json:"dynamic,omitempty"`  // who comes to fit later joins, until it is shut; of all, or of a state
+	Dynamic   bool      `json:"dynamic,omitempty"`  // who comes to fit later joins, until it is shut; of all, of a state, or of a query
 	Alone     bool      `json:"alone,omitempty"`    // for devices that no line reaches: it may be carried to them, and no verifier is asked before they keep it
 	Reason    string    `json:"reason,omitempty"`
 

@@ -213,14 +213,25 @@ func (s *Service) Halt(ctx context.Context, caller access.Caller, id, reason str
 	})
 }
 
-// turn does something to a rollout that changes its phase, or how it goes; says is what its fact has beside what all such facts have.
+// turn does something to a rollout that changes its phase, or how it goes; says is what its fact has beside what all such facts have. A rollout under way moves by itself, and who wants it to stop is
+// not told to look again for that: it is done to what it is by then.
 func (s *Service) turn(ctx context.Context, caller access.Caller, id, reason string, kind ledger.Kind, says map[string]any, what string, do func(*Rollout) bool) (Rollout, error) {
+	if len(reason) > 1024 {
+		return Rollout{}, fault.New(fault.Invalid, "rollout.reason", "the reason is longer than 1024 bytes", "shorten it")
+	}
+	for range maxTurned {
+		r, err := s.turnOnce(ctx, caller, id, reason, kind, says, what, do)
+		if !errors.Is(err, ErrChanged) {
+			return r, err
+		}
+	}
+	return Rollout{}, changed(id, ErrChanged)
+}
+
+func (s *Service) turnOnce(ctx context.Context, caller access.Caller, id, reason string, kind ledger.Kind, says map[string]any, what string, do func(*Rollout) bool) (Rollout, error) {
 	r, err := s.open(ctx, caller, access.RolloutControl, id)
 	if err != nil {
 		return Rollout{}, err
-	}
-	if len(reason) > 1024 {
-		return Rollout{}, fault.New(fault.Invalid, "rollout.reason", "the reason is longer than 1024 bytes", "shorten it")
 	}
 	was := r
 	if !do(&r) {
@@ -235,7 +246,7 @@ func (s *Service) turn(ctx context.Context, caller access.Caller, id, reason str
 	f = caller.Tells(f)
 	r.UID = f.UID
 	if err := s.cfg.Store.SaveRollout(ctx, r, f); err != nil {
-		return Rollout{}, changed(id, err)
+		return Rollout{}, err
 	}
 	r.Rev++
 	return r, nil

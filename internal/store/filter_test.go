@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/hallmark-iot/hallmark/access"
@@ -82,7 +83,7 @@ func (c *motley) asks(all []string) device.Filter {
 	}
 	return device.Filter{
 		State: word(is.State, "active", "quarantined", "lost"), Verdict: word(is.Verdict, device.Verdicts()...), Version: word(is.Version, "1.0.0", "1.1.0", "2.0.0"),
-		Assurance: word(is.Assurance, "enforces", "proves", "says"), Release: word(is.Release, is.Release, "00"), Bundle: word(is.Bundle, "0", "1", "2", "3"),
+		Assurance: word(is.Assurance, "enforces", "proves", "says"), Release: word(is.Release, is.Release, strings.Repeat("00", 32)), Bundle: word(is.Bundle, "0", "1", "2", "3"),
 		Prefix: word(is.Prefix[:c.rnd.IntN(len(is.Prefix)+1)], "f", "00"), Findings: c.rnd.IntN(p+1) == 0 && c.rnd.IntN(2) == 0,
 	}
 }

@@ -193,6 +193,24 @@ func TestWhoseLifeIsOverIsMissingNoMore(t *testing.T) {
 	r.times(1, 1)
 }
 
+// Who would not be told if it came is awaited still, as that can change, and the list says why it would not.
+func TestWhoIsMissingAndWouldNotBeToldSaysWhy(t *testing.T) {
+	r := newRoll(t, 5)
+	r.mends(0)
+	if err := r.db.Write(t.Context(), func(tx *store.Tx) error {
+		_, err := tx.Exec(`UPDATE device SET state = 'quarantined' WHERE id = $1`, devN(1))
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	all := r.missing(1, 3, 4)
+	for i, want := range []string{"not told again as it is: is quarantined", "told again when it is heard of", "told again when it is heard of"} {
+		if !strings.HasSuffix(all[i].Why, want) {
+			t.Errorf("%s: %q, want %q", all[i].Device, all[i].Why, want)
+		}
+	}
+}
+
 // A fix that makes a late comer ill halts, as any other.
 func TestALateComerThatFailsHaltsTheFix(t *testing.T) {
 	r := newRoll(t, 6)

@@ -17,15 +17,20 @@ import (
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
-// crashing is a rollout store that fails, once, when it is told to: between the first wave's command and the record of it.
+// crashing is a rollout store that fails, once, when it is told to: between the first wave's command and the record of it. Before is what others do, once, while somebody decides.
 type crashing struct {
 	rollout.Store
-	fail bool
+	fail   bool
+	before func()
 }
 
 var errCrash = errors.New("the power went")
 
 func (c *crashing) SaveRollout(ctx context.Context, r rollout.Rollout, facts ...ledger.Fact) error {
+	if meanwhile := c.before; meanwhile != nil {
+		c.before = nil
+		meanwhile()
+	}
 	if c.fail && len(r.Waves[0].Tranches) > 0 {
 		c.fail = false
 		return errCrash
@@ -666,5 +671,34 @@ func TestWhoMayNotBringCodePastRollouts(t *testing.T) {
 	}
 	if got := s.commands(devN(0), wire.ActInstall); len(got) != 0 {
 		t.Errorf("%d installs", len(got))
+	}
+}
+
+// A rollout under way moves by itself. Who pauses, halts or ends it in that moment is not told that it changed: it is paused as it is by then, and nothing that it did is lost.
+func TestWhoStopsARolloutIsNotToldThatItMoved(t *testing.T) {
+	for name, stop := range map[string]func(r *roll) (rollout.Rollout, error){
+		"pause": func(r *roll) (rollout.Rollout, error) { return r.svc.Pause(t.Context(), person("op"), "r1", "lunch") },
+		"halt":  func(r *roll) (rollout.Rollout, error) { return r.svc.Halt(t.Context(), person("op"), "r1", "smoke") },
+		"abort": func(r *roll) (rollout.Rollout, error) { return r.svc.Abort(t.Context(), person("op"), "r1", "smoke") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRoll(t, 5)
+			r.begin(twoWaves("r1", r.new))
+			other, _ := rollouts(r.stages)
+			r.store.before = func() {
+				if err := other.Tick(t.Context(), r.now.Add(time.Second)); err != nil {
+					t.Error(err)
+				}
+			}
+			got, err := stop(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			kept := mustRollout(t, r, "r1")
+			if got.Rev != kept.Rev || got.Phase != kept.Phase || len(kept.Waves[0].Tranches) != 1 {
+				t.Errorf("it is %+v, and was said to be %+v", kept, got)
+			}
+			r.told(2)
+		})
 	}
 }
