@@ -3002,6 +3002,14 @@ type PagePart struct {
 	Next *string `json:"next,omitempty"`
 }
 
+// PagePoint defines model for PagePoint.
+type PagePoint struct {
+	Items []RolloutPoint `json:"items"`
+
+	// Next give it as 'after' for the next page; absent on the last
+	Next *string `json:"next,omitempty"`
+}
+
 // PageProduct defines model for PageProduct.
 type PageProduct struct {
 	Items []Product `json:"items"`
@@ -3793,6 +3801,13 @@ type RolloutPathStep struct {
 	Bytes   int64  `json:"bytes"`
 	Digest  []byte `json:"digest"`
 	Version string `json:"version"`
+}
+
+// RolloutPoint defines model for RolloutPoint.
+type RolloutPoint struct {
+	// At when the step began: of 5 seconds in the first ten minutes, of a minute on the first day, of an hour in 60 days, of a day then
+	At     time.Time     `json:"at"`
+	Counts RolloutCounts `json:"counts"`
 }
 
 // RolloutResolved defines model for RolloutResolved.
@@ -6468,6 +6483,13 @@ type PauseRolloutParams struct {
 
 	// HallmarkPropose why; if this takes a second person it becomes a proposal
 	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// ListRolloutProgressParams defines parameters for ListRolloutProgress.
+type ListRolloutProgressParams struct {
+	// After 'next' of the page before; its form may change
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
 // ResumeRolloutParams defines parameters for ResumeRollout.
@@ -9361,6 +9383,11 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/rollouts/{id}/pause (the `PauseRollout` operationId).
 	PauseRollout(ctx context.Context, id string, params *PauseRolloutParams, body PauseRolloutJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListRolloutProgress Tell how a rollout stood over time: a point for each step in which that changed
+	//
+	// Corresponds with GET /api/v1/rollouts/{id}/progress (the `ListRolloutProgress` operationId).
+	ListRolloutProgress(ctx context.Context, id string, params *ListRolloutProgressParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ResumeRolloutWithBody Go on
 	//
@@ -14941,6 +14968,21 @@ func (c *Client) PauseRolloutWithBody(ctx context.Context, id string, params *Pa
 // Corresponds with POST /api/v1/rollouts/{id}/pause (the `PauseRollout` operationId).
 func (c *Client) PauseRollout(ctx context.Context, id string, params *PauseRolloutParams, body PauseRolloutJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewPauseRolloutRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListRolloutProgress Tell how a rollout stood over time: a point for each step in which that changed
+//
+// Corresponds with GET /api/v1/rollouts/{id}/progress (the `ListRolloutProgress` operationId).
+func (c *Client) ListRolloutProgress(ctx context.Context, id string, params *ListRolloutProgressParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListRolloutProgressRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -29377,6 +29419,79 @@ func NewPauseRolloutRequestWithBody(server string, id string, params *PauseRollo
 	return req, nil
 }
 
+// NewListRolloutProgressRequest constructs an http.Request for the ListRolloutProgress method
+func NewListRolloutProgressRequest(server string, id string, params *ListRolloutProgressParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/rollouts/%s/progress", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewResumeRolloutRequest calls the generic ResumeRollout builder with application/json body
 func NewResumeRolloutRequest(server string, id string, params *ResumeRolloutParams, body ResumeRolloutJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -33440,6 +33555,13 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/rollouts/{id}/pause (the `PauseRollout` operationId).
 	PauseRolloutWithResponse(ctx context.Context, id string, params *PauseRolloutParams, body PauseRolloutJSONRequestBody, reqEditors ...RequestEditorFn) (*PauseRolloutResponse, error)
+
+	// ListRolloutProgressWithResponse Tell how a rollout stood over time: a point for each step in which that changed
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/rollouts/{id}/progress (the `ListRolloutProgress` operationId).
+	ListRolloutProgressWithResponse(ctx context.Context, id string, params *ListRolloutProgressParams, reqEditors ...RequestEditorFn) (*ListRolloutProgressResponse, error)
 
 	// ResumeRolloutWithBodyWithResponse Go on
 	//
@@ -43305,6 +43427,47 @@ func (r PauseRolloutResponse) ContentType() string {
 	return ""
 }
 
+type ListRolloutProgressResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PagePoint
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListRolloutProgressResponse) GetJSON200() *PagePoint {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListRolloutProgressResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListRolloutProgressResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListRolloutProgressResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListRolloutProgressResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // ResumeRolloutResponse200Headers the declared response headers of an HTTP 200 response for ResumeRollout
 type ResumeRolloutResponse200Headers struct {
 	ETag *string
@@ -48632,6 +48795,19 @@ func (c *ClientWithResponses) PauseRolloutWithResponse(ctx context.Context, id s
 		return nil, err
 	}
 	return ParsePauseRolloutResponse(rsp)
+}
+
+// ListRolloutProgressWithResponse Tell how a rollout stood over time: a point for each step in which that changed
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/rollouts/{id}/progress (the `ListRolloutProgress` operationId).
+func (c *ClientWithResponses) ListRolloutProgressWithResponse(ctx context.Context, id string, params *ListRolloutProgressParams, reqEditors ...RequestEditorFn) (*ListRolloutProgressResponse, error) {
+	rsp, err := c.ListRolloutProgress(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListRolloutProgressResponse(rsp)
 }
 
 // ResumeRolloutWithBodyWithResponse Go on
@@ -55891,6 +56067,32 @@ func ParsePauseRolloutResponse(rsp *http.Response) (*PauseRolloutResponse, error
 			headers.ETag = &value
 		}
 		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListRolloutProgressResponse parses an HTTP response from a ListRolloutProgressWithResponse call
+func ParseListRolloutProgressResponse(rsp *http.Response) (*ListRolloutProgressResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListRolloutProgressResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PagePoint
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
 	}
 
 	return response, nil

@@ -417,6 +417,10 @@ type Book interface {
 	Stirred(ctx context.Context, after int64, limit int) (devices []string, upTo int64, err error)
 	// LastStir gives the place of the latest change.
 	LastStir(ctx context.Context) (int64, error)
+	// PutPoint keeps how a rollout stands; it replaces the point of that time.
+	PutPoint(ctx context.Context, id string, p Point) error
+	// Points gives them by their time.
+	Points(ctx context.Context, id string) ([]Point, error)
 	// Listened gives when a Tick was last noted; zero: never.
 	Listened(ctx context.Context) (time.Time, error)
 	// Listens notes a Tick.

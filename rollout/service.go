@@ -40,6 +40,7 @@ type Service struct {
 	freed    map[string]time.Time // by rollout, when it was looked whether devices that it wants are free; guarded by mu
 	joined   map[string]time.Time // by rollout, when it was looked who joins; guarded by mu
 	recalled map[string]time.Time // by rollout, when it was looked who is back; guarded by mu
+	noted    map[string]noted     // by rollout; guarded by mu
 	tidied   time.Time            // when it was looked whether rollouts that have ended have devices still; guarded by mu
 	alarms   map[string]alarmed   // by rollout; guarded by mu
 	ears     ears
@@ -59,7 +60,7 @@ func NewService(cfg Config) (*Service, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Service{cfg: cfg, freed: map[string]time.Time{}, joined: map[string]time.Time{}, recalled: map[string]time.Time{}, alarms: map[string]alarmed{}}, nil
+	return &Service{cfg: cfg, freed: map[string]time.Time{}, joined: map[string]time.Time{}, recalled: map[string]time.Time{}, noted: map[string]noted{}, alarms: map[string]alarmed{}}, nil
 }
 
 // check asks for the right to a rollout: to the group it is limited to, or to the whole product. One that goes before others, or behind them, is not made by

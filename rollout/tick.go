@@ -54,7 +54,7 @@ func (s *Service) Tick(ctx context.Context, now time.Time) error {
 		if err == nil {
 			r, err = s.advance(ctx, now, r)
 		}
-		if err := errors.Join(err, s.alarm(ctx, now, r, err)); err != nil {
+		if err := errors.Join(err, s.note(ctx, now, r), s.alarm(ctx, now, r, err)); err != nil {
 			errs = append(errs, fmt.Errorf("rollout %s: %w", r.Spec.ID, err))
 		}
 	}

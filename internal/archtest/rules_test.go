@@ -109,7 +109,7 @@ var rules = []rule{
 	// How, not what. Adapters import stages, never each other and never a store.
 	{folder: "internal/est", ours: append([]string{"internal/failpoint"}, stages...), never: noDB},
 	{folder: "internal/httpapi", ours: append([]string{"internal/once", "internal/failpoint"}, stages...), never: noDB},
-	{folder: "internal/console", ours: append([]string{"internal/label"}, stages...), never: noDB},
+	{folder: "internal/console", ours: append([]string{"internal/label", "internal/plot"}, stages...), never: noDB},
 	{folder: "internal/deviceapi", ours: append([]string{"internal/content"}, stages...), never: noDB},
 	{folder: "internal/passkey", ours: stages, never: noDB},
 	{folder: "internal/oidc", ours: stages, never: noDB},
@@ -133,13 +133,14 @@ var rules = []rule{
 	{folder: "internal/desk", ours: append([]string{"factory", "pki/ceremony", "internal/durable", "internal/failpoint"}, floor...), never: append([]string{"net", "net/http"}, noDB...)}, // on a machine without a network
 	{folder: "internal/durable", ours: []string{"internal/failpoint"}, never: noNet},
 	{folder: "internal/failpoint", never: noNet},
+	{folder: "internal/plot", never: noNet},
 	{folder: "client", never: noServer, deep: append(prefixed([]string{"internal"}), noStages...)}, // for programs of others: nothing of ours comes with it
 	{folder: "internal/client", ours: append([]string{"internal/httpapi"}, stages...), never: noDB},
 	{folder: "internal/server", ours: []string{"*"}}, // the composition root
 	// The demo goes through the client; its thief has stolen the database, and so opens it.
 	{folder: "internal/demo", ours: slices.Concat([]string{"internal/client", "internal/httpapi", "internal/store", "internal/server", "internal/keys", "internal/durable", "station"}, stages), never: noDB},
 	{folder: "internal/cli", ours: slices.Concat([]string{
-		"internal/label", "internal/client", "internal/server", "internal/demo", "internal/sim", "internal/keys", "internal/durable", "internal/failpoint", "internal/rite", "internal/desk", "internal/witnessd", "internal/watchd", "internal/cad", "ledger/audit",
+		"internal/label", "internal/client", "internal/server", "internal/demo", "internal/sim", "internal/plot", "internal/keys", "internal/durable", "internal/failpoint", "internal/rite", "internal/desk", "internal/witnessd", "internal/watchd", "internal/cad", "ledger/audit",
 	}, stages), never: noDB},
 
 	// What only tests and their runners use.

@@ -23,7 +23,7 @@ import (
 
 func newRollout(a *api) *cobra.Command {
 	return a.noun("rollout", "Who gets a release, and when",
-		a.listRollouts(), a.showRollout(), a.createRollout(), a.dryRun(), a.startRollout(),
+		a.listRollouts(), a.showRollout(), a.rolloutProgress(), a.createRollout(), a.dryRun(), a.startRollout(),
 		a.control("pause", "Start no further wave"), a.control("resume", "Go on"),
 		a.rolloutBandwidth(),
 		a.control("shut", "Let no further device join; it completes when its waves have"),
@@ -79,6 +79,23 @@ func (a *api) showRollout() *cobra.Command {
 	})
 	c.Flags().BoolVar(&missing, "missing", false, "of one that tells devices again: only those that did not show in time, and are not under way now")
 	return c
+}
+
+func (a *api) rolloutProgress() *cobra.Command {
+	return listing(a, cobra.Command{
+		Use: "progress ROLLOUT", Short: "Show how a rollout stood over time: a line for each step in which that changed", Args: cobra.ExactArgs(1),
+		Example: "  hallmark rollout progress pump-1.1.0 --all\n  hallmark rollout progress pump-1.1.0 --all --json",
+	}, "FROM DEVICES TOLD GOOD WAITING FAILED NO-SHOWS DECLINED SENT-BACK",
+		func(ctx context.Context, cl *client.Client, args []string) ([]rollout.Point, error) {
+			return cl.RolloutProgress(ctx, args[0])
+		},
+		func(p rollout.Point) []string {
+			out := []string{when(p.At)}
+			for _, n := range []int{p.Counts.Devices, p.Counts.Told(), p.Counts.Good, p.Counts.Waiting, p.Counts.Failed, p.Counts.NoShows, p.Counts.Declined, p.Counts.Returned} {
+				out = append(out, strconv.Itoa(n))
+			}
+			return out
+		})
 }
 
 func rolloutDevices(w io.Writer, some []rollout.DeviceView) error {

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/hallmark-iot/hallmark/internal/durable"
+	"github.com/hallmark-iot/hallmark/internal/plot"
 	"github.com/hallmark-iot/hallmark/internal/sim"
 )
 
@@ -73,7 +74,7 @@ func renewals(s streams, f sim.Fleet, chart string, asJSON bool) error {
 	}
 	var rows []row
 	var cells [][]string
-	var drawn []sim.Line
+	var drawn []plot.Line
 	for _, p := range []pattern{{"in an hour", hour, true}, {"in an hour", hour, false}, {"in a week", week, true}, {"in a week", week, false}, {"over the year", f.Span, false}} {
 		f := f
 		f.Enrolled, f.Together = p.over, p.together
@@ -86,7 +87,7 @@ func renewals(s streams, f sim.Fleet, chart string, asJSON bool) error {
 			jitter = "together"
 		}
 		if len(drawn) < 2 || p.over == week && !p.together {
-			drawn = append(drawn, sim.Line{Name: "enrolled " + p.name + ", " + jitter, Points: l.PerHour})
+			drawn = append(drawn, plot.Line{Name: "enrolled " + p.name + ", " + jitter, Points: l.PerHour})
 		}
 		cell := []string{p.name, jitter, fmt.Sprintf("%.0f", r.Mean), fmt.Sprint(r.PeakHour), fmt.Sprintf("%.1f", float64(r.PeakMin)/60)}
 		if f.For > 0 {
@@ -98,11 +99,11 @@ func renewals(s streams, f sim.Fleet, chart string, asJSON bool) error {
 	}
 	if chart != "" {
 		title := fmt.Sprintf("Certificates an hour: %d devices, certificates of %s", f.Devices, f.Life)
-		p := sim.Plot{Title: title, Axis: "months", Log: true, Fold: 6, Lines: drawn}
+		p := plot.Plot{Title: title, Axis: "months", Log: true, Fold: 6, Lines: drawn}
 		for month := range int(f.Span/hour)/730 + 1 {
-			p.Ticks = append(p.Ticks, sim.Tick{At: month * 730, Text: fmt.Sprint(month)})
+			p.Ticks = append(p.Ticks, plot.Tick{At: month * 730, Text: fmt.Sprint(month)})
 		}
-		if err := durable.WriteFile(chart, sim.Chart(p), 0o644); err != nil {
+		if err := durable.WriteFile(chart, plot.Draw(p), 0o644); err != nil {
 			return err
 		}
 	}

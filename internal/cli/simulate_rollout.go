@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/hallmark-iot/hallmark/internal/durable"
+	"github.com/hallmark-iot/hallmark/internal/plot"
 	"github.com/hallmark-iot/hallmark/internal/sim"
 )
 
@@ -85,7 +86,7 @@ func playRollout(s streams, f sim.Rollout, chart string, asJSON bool) error {
 		if f.Brick > 0 {
 			title += fmt.Sprintf(", and a release that bricks %s of them", percent(f.Brick))
 		}
-		if err := durable.WriteFile(chart, sim.Chart(c.Plot(title, f.Poll)), 0o644); err != nil {
+		if err := durable.WriteFile(chart, plot.Draw(c.Plot(title, f.Poll)), 0o644); err != nil {
 			return err
 		}
 	}

@@ -111,6 +111,11 @@ func (c *Client) MissingDevices(ctx context.Context, id string) ([]rollout.Devic
 	return list[rollout.DeviceView](ctx, c, "/rollouts/"+url.PathEscape(id)+"/devices?missing=true")
 }
 
+// RolloutProgress lists how a rollout stood over time, the oldest first.
+func (c *Client) RolloutProgress(ctx context.Context, id string) ([]rollout.Point, error) {
+	return list[rollout.Point](ctx, c, "/rollouts/"+url.PathEscape(id)+"/progress")
+}
+
 // ControlRollout does one of pause, resume, shut, halt and abort.
 func (c *Client) ControlRollout(ctx context.Context, id, verb, reason string) (rollout.Rollout, error) {
 	return post[rollout.Rollout](ctx, c, "/rollouts/"+url.PathEscape(id)+"/"+url.PathEscape(verb), httpapi.Reason{Reason: reason})

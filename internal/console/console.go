@@ -164,6 +164,7 @@ type (
 		Page(ctx context.Context, caller access.Caller, place string, open bool, after string, limit int) ([]rollout.Rollout, error)
 		Get(ctx context.Context, caller access.Caller, id string) (rollout.Rollout, []rollout.DeviceView, error)
 		Devices(ctx context.Context, caller access.Caller, id string, which rollout.Which, after string, limit int) ([]rollout.DeviceView, error)
+		Progress(ctx context.Context, caller access.Caller, id string) ([]rollout.Point, error)
 	}
 	// Cases reads the open cases, oldest first.
 	Cases interface {

@@ -297,6 +297,11 @@ func (s rollouts) Get(ctx context.Context, c access.Caller, id string) (rollout.
 		stages(s).check(ctx, c, access.RolloutRead, "pump")
 }
 
+func (s rollouts) Progress(ctx context.Context, c access.Caller, id string) ([]rollout.Point, error) {
+	return []rollout.Point{{At: then, Counts: rollout.Counts{Devices: 1200, Waiting: 1200}}, {At: then.Add(time.Minute), Counts: rollout.Counts{Devices: 1200, Good: 1199, Failed: 1}}},
+		stages(s).check(ctx, c, access.RolloutRead, "pump")
+}
+
 // Devices has 120 of which those that failed are asked for, and none else.
 func (s rollouts) Devices(ctx context.Context, c access.Caller, _ string, which rollout.Which, after string, limit int) ([]rollout.DeviceView, error) {
 	if which == rollout.Stuck {

@@ -363,6 +363,7 @@ type rolloutPageData struct {
 	Devices []rollout.DeviceView
 	More    string
 	Deltas  []release.Delta // to its release
+	Chart   []byte          // of how it went; nil: nothing to be seen yet
 	Actions []action
 }
 
@@ -385,6 +386,11 @@ func (h *handler) rollout(w http.ResponseWriter, r *http.Request, caller access.
 	if p.Deltas, err = h.cfg.Stages.Releases.ListDeltas(ctx, caller, [32]byte(o.Spec.Release)); unlessDenied(err) != nil {
 		return err
 	}
+	points, err := h.cfg.Stages.Rollouts.Progress(ctx, caller, o.Spec.ID)
+	if err != nil {
+		return err
+	}
+	p.Chart = progressChart(o, points, time.Now())
 	h.render(w, r, http.StatusOK, rolloutPage(v, p))
 	return nil
 }

@@ -36,7 +36,7 @@ func TestTheReleasesPageSaysWhatWasProposedWithIt(t *testing.T) {
 	s := server(t)
 	for path, wants := range map[string][]string{
 		"/releases/" + digest: {"13 kB", "300 kB", "4.4\u202f%", "2868 kB", "could not be made", "being made"},
-		"/rollouts/r":         {"What devices fetch", "4.4\u202f%"},
+		"/rollouts/r":         {"good: 1\u202f199", "What devices fetch", "4.4\u202f%"},
 		"/bundles/pump":       {"No release can be approved: the keys are those of 1 person, and 2 are asked for", "nobody says", "By one of these files"},
 	} {
 		_, page := get(t, s, path, "viewer")

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -50,6 +51,7 @@ func (a *api) registerRollouts(h huma.API) {
 			})
 		})
 	a.registerRolloutDevices(h)
+	a.registerRolloutProgress(h)
 	huma.Register(h, op("start-rollout", http.MethodPost, "/rollouts/{id}/start", "Start a rollout"),
 		func(ctx context.Context, in *struct {
 			ByID
@@ -101,6 +103,21 @@ func (a *api) registerRolloutDevices(h huma.API) {
 			}
 			return paged(a, ctx, in.Paging, id, func(after string, limit int) ([]rollout.DeviceView, error) {
 				return a.Rollout.Devices(ctx, callerOf(ctx), in.ID, which, after, limit)
+			})
+		})
+}
+
+func (a *api) registerRolloutProgress(h huma.API) {
+	huma.Register(h, op("list-rollout-progress", http.MethodGet, "/rollouts/{id}/progress", "Tell how a rollout stood over time: a point for each step in which that changed"),
+		func(ctx context.Context, in *struct {
+			ByID
+			Paging
+		},
+		) (*body[Page[rollout.Point]], error) {
+			id := func(p rollout.Point) string { return p.At.Format(time.RFC3339) }
+			return paged(a, ctx, in.Paging, id, func(after string, limit int) ([]rollout.Point, error) {
+				all, err := a.Rollout.Progress(ctx, callerOf(ctx), in.ID)
+				return cut(all, id, after, limit), err
 			})
 		})
 }

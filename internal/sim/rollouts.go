@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/internal/plot"
 	"github.com/hallmark-iot/hallmark/rollout"
 )
 
@@ -237,13 +238,15 @@ func (p *play) note() {
 }
 
 // Plot draws a course: who was told, who runs the release, and who is lost, over the time it took.
-func (c Course) Plot(title string, poll time.Duration) Plot {
+func (c Course) Plot(title string, poll time.Duration) plot.Plot {
 	var end Point
 	if n := len(c.PerPoll); n > 0 {
 		end = c.PerPoll[n-1]
 	}
-	ends := func(what string, n int) Line { return Line{Name: what + ": " + thousands(float64(n)) + " at the end"} }
-	p := Plot{Title: title, Axis: "hours", Lines: []Line{ends("bricked", end.Bricked), ends("told to install", end.Told), ends("run the release", end.Runs)}}
+	ends := func(what string, n int) plot.Line {
+		return plot.Line{Name: what + ": " + plot.Thousands(float64(n)) + " at the end"}
+	}
+	p := plot.Plot{Title: title, Axis: "hours", Lines: []plot.Line{ends("bricked", end.Bricked), ends("told to install", end.Told), ends("run the release", end.Runs)}}
 	for _, pt := range c.PerPoll {
 		for i, n := range []int{pt.Bricked, pt.Told, pt.Runs} {
 			p.Lines[i].Points = append(p.Lines[i].Points, n)
@@ -251,13 +254,13 @@ func (c Course) Plot(title string, poll time.Duration) Plot {
 	}
 	step := max(time.Hour, (c.Took / 12).Truncate(time.Hour))
 	for at := time.Duration(0); at <= c.Took; at += step {
-		p.Ticks = append(p.Ticks, Tick{At: int(at / poll), Text: fmt.Sprint(int(at.Hours()))})
+		p.Ticks = append(p.Ticks, plot.Tick{At: int(at / poll), Text: fmt.Sprint(int(at.Hours()))})
 	}
 	for i, at := range c.Passed {
-		p.Marks = append(p.Marks, Tick{At: int(at / poll), Text: fmt.Sprintf("wave %d passed", i+1)})
+		p.Marks = append(p.Marks, plot.Tick{At: int(at / poll), Text: fmt.Sprintf("wave %d passed", i+1)})
 	}
 	if c.Halted > 0 {
-		p.Marks = append(p.Marks, Tick{At: int(c.Halted / poll), Text: "halted by itself"})
+		p.Marks = append(p.Marks, plot.Tick{At: int(c.Halted / poll), Text: "halted by itself"})
 	}
 	return p
 }

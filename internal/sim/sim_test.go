@@ -2,13 +2,12 @@ package sim_test
 
 import (
 	"bytes"
-	"encoding/xml"
-	"io"
 	"os"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/internal/plot"
 	"github.com/hallmark-iot/hallmark/internal/sim"
 	"github.com/hallmark-iot/hallmark/rollout"
 )
@@ -72,18 +71,6 @@ func TestTheSameSeedIsTheSameYear(t *testing.T) {
 	}
 }
 
-func TestTheChartIsADrawing(t *testing.T) {
-	svg := sim.Chart(sim.Plot{Title: "a < b", Axis: "hours & days", Log: true, Fold: 6, Lines: []sim.Line{{Name: "one & all", Points: year(nil).PerHour}}, Marks: []sim.Tick{{At: 5, Text: "<here>"}}})
-	d := xml.NewDecoder(bytes.NewReader(svg))
-	for {
-		if _, err := d.Token(); err == io.EOF { //nolint:errorlint // io.Reader's own
-			return
-		} else if err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 // careful is a plan that bears one device in a hundred.
 func careful(brick int) sim.Rollout {
 	return sim.Rollout{
@@ -124,7 +111,7 @@ func TestTenThousandDevicesAndAReleaseThatBricks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(picture, sim.Chart(c.Plot("10,000 devices, and a release that bricks 3 % of them", 5*time.Minute))) {
+	if !bytes.Equal(picture, plot.Draw(c.Plot("10,000 devices, and a release that bricks 3 % of them", 5*time.Minute))) {
 		t.Error("the guide's picture is another: make it by the command that the guide gives")
 	}
 }

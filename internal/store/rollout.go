@@ -167,3 +167,28 @@ func (s *Rollouts) Listens(ctx context.Context, now time.Time) error {
 		return err
 	})
 }
+
+// PutPoint implements rollout.Book.
+func (s *Rollouts) PutPoint(ctx context.Context, id string, p rollout.Point) error {
+	doc, err := json.Marshal(p.Counts)
+	if err != nil {
+		return err
+	}
+	return s.db.Write(ctx, func(tx *Tx) error {
+		_, err := tx.Exec(`INSERT INTO rollout_point (rollout_id, at, doc) VALUES ($1, $2, $3) ON CONFLICT (rollout_id, at) DO UPDATE SET doc = excluded.doc`, id, Millis(p.At), string(doc))
+		return err
+	})
+}
+
+// Points implements rollout.Book.
+func (s *Rollouts) Points(ctx context.Context, id string) ([]rollout.Point, error) {
+	return collect(ctx, s.db, func(row scanner) (p rollout.Point, err error) {
+		var at int64
+		var doc string
+		if err := row.Scan(&at, &doc); err != nil {
+			return p, err
+		}
+		p.At = Time(at)
+		return p, json.Unmarshal([]byte(doc), &p.Counts)
+	}, `SELECT at, doc FROM rollout_point WHERE rollout_id = $1 ORDER BY at`, id)
+}

@@ -1,4 +1,7 @@
-package sim
+// Package plot draws lines over time, as SVG.
+//
+// Under all stages: it knows nothing of what it draws.
+package plot
 
 import (
 	"bytes"
@@ -90,24 +93,29 @@ func (s scale) grid() (out []float64) {
 	return out
 }
 
-// Chart draws a plot. What a person needs is in its title, description and labels.
-func Chart(p Plot) []byte {
+// Draw draws a plot. What a person needs is in its title and labels. Its parts have classes (ground, grid, event, line0 and on), so that a page may give them its own
+// colours.
+func Draw(p Plot) []byte {
 	s := scaleOf(p)
 	var b bytes.Buffer
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" role="img" font-family="system-ui, sans-serif" font-size="13">`+"\n", chartWidth, chartHeight)
-	fmt.Fprintf(&b, "<title>%s</title><rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n", escape(p.Title))
+	fmt.Fprintf(&b, "<title>%s</title><rect class=\"ground\" width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n", escape(p.Title))
 	fmt.Fprintf(&b, `<text x="%d" y="20" font-size="15" font-weight="600">%s</text>`+"\n", chartLeft, escape(p.Title))
 	for _, v := range s.grid() {
-		fmt.Fprintf(&b, `<path d="M%d %.1fH%d" stroke="#ddd"/><text x="%d" y="%.1f" text-anchor="end" fill="#444">%s</text>`+"\n",
-			chartLeft, s.y(v), chartWidth-chartRight, chartLeft-8, s.y(v)+4, thousands(v))
+		fmt.Fprintf(&b, `<path class="grid" d="M%d %.1fH%d" stroke="#ddd"/><text x="%d" y="%.1f" text-anchor="end" fill="#444">%s</text>`+"\n",
+			chartLeft, s.y(v), chartWidth-chartRight, chartLeft-8, s.y(v)+4, Thousands(v))
 	}
 	for _, t := range p.Ticks {
 		fmt.Fprintf(&b, `<text x="%.1f" y="%d" text-anchor="middle" fill="#444">%s</text>`+"\n", s.x(t.At), chartHeight-chartBottom+18, escape(t.Text))
 	}
 	fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="middle" fill="#444">%s</text>`+"\n", chartLeft+int(chartWide/2), chartHeight-12, escape(p.Axis))
 	for i, t := range p.Marks {
-		fmt.Fprintf(&b, `<path d="M%.1f %dV%d" stroke="#777" stroke-dasharray="4 3"/><text x="%.1f" y="%d" text-anchor="end" fill="#222">%s</text>`+"\n",
-			s.x(t.At), chartTop, chartHeight-chartBottom, s.x(t.At)-4, chartTop+14+16*(i%4), escape(t.Text))
+		x, side, beside := s.x(t.At), "end", -4.0
+		if x < chartLeft+chartWide/2 { // what is said of the beginning is not said over the numbers
+			side, beside = "start", 4
+		}
+		fmt.Fprintf(&b, `<path class="event" d="M%.1f %dV%d" stroke="#777" stroke-dasharray="4 3"/><text x="%.1f" y="%d" text-anchor="%s" fill="#222">%s</text>`+"\n",
+			x, chartTop, chartHeight-chartBottom, x+beside, chartTop+14+16*(i%4), side, escape(t.Text))
 	}
 	for i, l := range p.Lines {
 		l.room = (chartWidth - chartLeft) / max(len(p.Lines), 3)
@@ -119,7 +127,7 @@ func Chart(p Plot) []byte {
 
 func drawLine(b *bytes.Buffer, s scale, i int, l Line, fold int) {
 	colour := chartColours[i%len(chartColours)]
-	fmt.Fprintf(b, `<path fill="none" stroke="%s" stroke-width="1.6" d="`, colour)
+	fmt.Fprintf(b, `<path class="line%d" fill="none" stroke="%s" stroke-width="1.6" d="`, i, colour)
 	for p := 0; p < len(l.Points); p += fold {
 		most := 0
 		for _, n := range l.Points[p:min(p+fold, len(l.Points))] {
@@ -129,14 +137,15 @@ func drawLine(b *bytes.Buffer, s scale, i int, l Line, fold int) {
 	}
 	b.WriteString("\"/>\n")
 	at := chartLeft + i*l.room
-	fmt.Fprintf(b, `<path d="M%d 41h18" stroke="%s" stroke-width="3"/><text x="%d" y="45" fill="#222">%s</text>`+"\n", at, colour, at+24, escape(l.Name))
+	fmt.Fprintf(b, `<path class="line%d" d="M%d 41h18" stroke="%s" stroke-width="3"/><text x="%d" y="45" fill="#222">%s</text>`+"\n", i, at, colour, at+24, escape(l.Name))
 }
 
 func escape(s string) string {
 	return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", `"`, "&quot;").Replace(s)
 }
 
-func thousands(n float64) string {
+// Thousands writes a number as people read it.
+func Thousands(n float64) string {
 	s := fmt.Sprintf("%.0f", n)
 	for i := len(s) - 3; i > 0; i -= 3 {
 		s = s[:i] + "," + s[i:]

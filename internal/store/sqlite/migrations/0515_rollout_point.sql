@@ -1,0 +1,11 @@
+-- +goose Up
+-- How a rollout stood over time: counts at the end of each step of its course, where they differ from those of the step before.
+CREATE TABLE rollout_point (
+	rollout_id TEXT NOT NULL,
+	at INTEGER NOT NULL,
+	doc TEXT NOT NULL,
+	PRIMARY KEY (rollout_id, at)
+) WITHOUT ROWID;
+
+-- +goose Down
+DROP TABLE rollout_point;
