@@ -1,10 +1,13 @@
 package store_test
 
 import (
+	"math/rand/v2"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/attest"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/rollout"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -165,5 +168,86 @@ func TestTheLastWaveOfADynamicRolloutTakesTheRest(t *testing.T) {
 	spec.Waves = spec.Waves[:2]
 	if _, err := r.svc.Create(t.Context(), person("op"), spec); codeOf(err) != "rollout.waves" || !strings.Contains(err.Error(), "last wave") {
 		t.Errorf("%v", err)
+	}
+}
+
+// Whoever comes, goes and comes back, in whichever order: no wave is larger than its size, and in the end whoever is of the rollout was told once. A wave that is full sends those who come
+// to the waves behind it, and loses none of them.
+func TestNobodyIsForgottenByWavesThatAreFull(t *testing.T) {
+	const n = 24
+	for seed := range uint64(4) {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
+			t.Parallel()
+			rnd := rand.New(rand.NewPCG(seed, 1))
+			r := newGrowing(t, n)
+			in, done := map[int]bool{}, map[string]bool{}
+			moves := func() {
+				i := rnd.IntN(n)
+				if len(r.commands(devN(i), wire.ActInstall)) > 0 {
+					return
+				}
+				in[i] = !in[i]
+				r.group(map[bool]string{true: "eu", false: "us"}[in[i]], devN(i))
+			}
+			for range rnd.IntN(n) {
+				moves()
+			}
+			spec := sized(r.roll, true)
+			spec.Selection = rollout.Selection{Group: "eu", All: true}
+			spec.Waves[1].Size = 1 + rnd.IntN(5)
+			if rnd.IntN(2) == 0 {
+				spec.Waves[1].Size, spec.Waves[1].Percent = 0, 20
+			}
+			spec.Waves[2].Tranche = rnd.IntN(4)
+			for i := range spec.Waves {
+				spec.Waves[i].Deadline, spec.Waves[i].Contact = rollout.Seconds(20*day/time.Second), rollout.Seconds(10*day/time.Second)
+			}
+			r.begin(spec)
+			soaked := func() { // all that were told are good, and were for as long as they have to be
+				for range 2 {
+					for i := range n {
+						id, did := devN(i), map[string]wire.Outcome{}
+						for _, c := range append(r.commands(id, wire.ActInstall), r.commands(id, wire.ActAttest)...) {
+							if !done[id+c] {
+								did[c], done[id+c] = wire.OutcomeDone, true
+							}
+						}
+						if len(r.commands(id, wire.ActInstall)) > 0 {
+							r.proves(id, r.new, attest.Affirming)
+							r.says(id, r.new, true, false, did)
+						}
+					}
+					r.tick(time.Second)
+					r.tick(11 * time.Minute)
+				}
+			}
+			for range 60 {
+				switch rnd.IntN(5) {
+				case 0, 1:
+					r.tick(time.Duration(1+rnd.IntN(5)) * time.Second)
+				case 2:
+					soaked()
+				default:
+					moves()
+				}
+				for i, w := range mustRollout(t, r.roll, "r1").Waves {
+					if most := w.Most; most > 0 && w.Devices > most {
+						t.Fatalf("wave %d has %d devices, and its size is %d", i+1, w.Devices, most)
+					}
+				}
+			}
+			for range 12 {
+				r.tick(3 * time.Second)
+				soaked()
+			}
+			for i := range n {
+				if told := len(r.commands(devN(i), wire.ActInstall)); in[i] && told != 1 || told > 1 {
+					t.Errorf("device %d was told %d times; in the group: %t", i, told, in[i])
+				}
+			}
+			if got := mustRollout(t, r.roll, "r1"); !got.Joins() || t.Failed() {
+				t.Errorf("it is %s in wave %d: %q; %+v", got.Phase, got.Wave, got.Reason, got.Last)
+			}
+		})
 	}
 }
