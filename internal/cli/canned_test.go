@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -247,5 +248,30 @@ func TestEachHistoryIsTried(t *testing.T) {
 	}
 	if !strings.Contains(says, "bad.history: it is none") || !strings.Contains(says, "gone.history") || !strings.Contains(says, "2 of 4 were not done") {
 		t.Errorf("says:\n%s", says)
+	}
+}
+
+// A plan is played over as many devices as it would reach, of which some fail, before anybody is told.
+func TestAPlanIsPlayedBeforeItIsStarted(t *testing.T) {
+	release := strings.Repeat("ab", 32)
+	answers(t, map[string]any{
+		"POST /rollouts/dry-run": rollout.Resolved{Reached: 2000}, "GET /releases/" + release: httpapi.ReleaseView{Digest: release},
+	})
+	plan := []string{
+		"rollout", "dry-run", "--product", "pump", "--release", release, "--all", "--wave", "50,failures=3", "--wave", "rest,per-hour=200", "--failures", "1%", "--deadline", "1h", "--soak", "10m", "--simulate",
+	}
+	code, out, errOut := hallmark(append(plan, "--brick", "10%")...)
+	for _, want := range []string{`reaches +2,000 devices`, `phase +rolled-back`, `reason +wave 1: .* failed`, `wave +1 of 2`} {
+		if code != 0 || !regexp.MustCompile(want).MatchString(out) {
+			t.Errorf("exit %d, %s%s: want %s", code, out, errOut, want)
+		}
+	}
+	chart := filepath.Join(t.TempDir(), "out.svg")
+	code, out, errOut = hallmark(append(plan, "--output", "json", "--chart", chart)...)
+	if code != 0 || !strings.Contains(out, `"Phase": "completed"`) || !strings.Contains(out, `"Told": 2000`) {
+		t.Errorf("exit %d, %s%s", code, out, errOut)
+	}
+	if svg, err := os.ReadFile(chart); err != nil || !bytes.Contains(svg, []byte("2,000 devices")) {
+		t.Errorf("%v: %.80s", err, svg)
 	}
 }

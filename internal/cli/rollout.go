@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -389,10 +390,23 @@ func (a *api) createRollout() *cobra.Command {
 
 func (a *api) dryRun() *cobra.Command {
 	var p plan
+	var t trial
+	var simulate bool
 	c := a.verb(cobra.Command{
 		Use: "dry-run --product PRODUCT --release RELEASE (--all | --state STATE | --query KEY=VALUE,… | --saved NAME | --device ID,…)", Short: "Say which devices a rollout would reach, and in which wave",
-		Example: "  hallmark rollout dry-run --product pump --release pump@1.1.0 --all\n  hallmark rollout dry-run --product pump --release pump@1.1.0 --group eu --query version=1.0.0,findings",
+		Long: `Says which devices a rollout would reach, and in which wave; who is left out, and why. Nothing is kept.
+
+With --simulate it plays the waves over as many devices as it would reach, by the planner that the server decides with, and says how far the rollout gets with a release that fails. --brick,
+--refuse, --silent and --turn say how many fail, and in which way; it is as ` + "`hallmark simulate rollout`" + ` but for the number of devices.`,
+		Example: "  hallmark rollout dry-run --product pump --release pump@1.1.0 --all\n  hallmark rollout dry-run --product pump --release pump@1.1.0 --group eu --query version=1.0.0,findings\n" +
+			"  hallmark rollout dry-run --product pump --release pump@1.1.0 --all --wave 10 --wave rest --failures 2% --simulate --brick 3% --chart out.svg",
 	}, func(ctx context.Context, cl *client.Client, _ []string) error {
+		if err := t.given(); err != nil {
+			return err
+		}
+		if t.chart != "" && !simulate {
+			return usagef("--chart is of --simulate, which is not given")
+		}
 		p.spec.ID = "dry-run"
 		if err := p.resolve(ctx, cl); err != nil {
 			return err
@@ -401,9 +415,32 @@ func (a *api) dryRun() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if simulate {
+			return a.simulated(&t, p.spec.Waves, r.Reached)
+		}
 		return a.resolved(r)
 	})
+	f := c.Flags()
+	f.BoolVar(&simulate, "simulate", false, "play it over as many devices, of which some fail")
+	t.flags(f)
 	return p.flags(c)
+}
+
+func (a *api) simulated(t *trial, waves []rollout.Wave, devices int) error {
+	if devices > mostPlayed {
+		return usagef("it would reach %s devices, and a rollout is played over %s at most: see `hallmark simulate rollout`", withCommas(devices), withCommas(mostPlayed))
+	}
+	course, err := t.play(waves, devices)
+	if err != nil {
+		return err
+	}
+	if a.output == asJSON {
+		course.PerPoll = nil // what the chart is drawn from
+		return printJSON(a.s.out, course)
+	}
+	return a.show(func(w io.Writer) error {
+		return errors.Join(sheet(w, "reaches", withCommas(devices)+" devices"), courseSheet(w, course))
+	})
 }
 
 func (a *api) resolved(r rollout.Resolved) error {
