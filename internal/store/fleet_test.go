@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -34,7 +35,7 @@ func populate(t testing.TB, n int) *store.DB {
 			SELECT id, CASE i % 4 WHEN 0 THEN 'valve' ELSE 'pump' END, 'A', CASE WHEN i % 1000 = 999 THEN 'quarantined' ELSE 'active' END,
 				'genuine', 'o', 's', 1, 'soft', 1, 1, $2 - (i % 7) * 3600000, $3, '{"version":"' || version || '"}', version, CASE WHEN i % 1000 = 999 THEN 96 ELSE 2 END
 			FROM (SELECT l.value AS id, l.key AS i, CASE WHEN l.key % 500 = 1 THEN '0.9.0' ELSE '1.0.0' END AS version FROM list($1) AS l) AS made`,
-			string(list), now, []byte{0xaa}); err != nil {
+			string(list), now, bytes.Repeat([]byte{0xaa}, 32)); err != nil {
 			return err
 		}
 		for _, id := range all {
@@ -121,7 +122,7 @@ func TestPagesOfTheFleet(t *testing.T) {
 		"bad evidence":     {fleet.Query{Filter: device.Filter{Verdict: "contraindicated"}}, 4},
 		"no evidence":      {fleet.Query{Filter: device.Filter{Verdict: "unknown"}}, 0},
 		"a version":        {fleet.Query{Filter: device.Filter{Version: "0.9.0"}}, 8},
-		"a release":        {fleet.Query{Filter: device.Filter{Release: "aa", State: "active"}}, 3996},
+		"a release":        {fleet.Query{Filter: device.Filter{Release: strings.Repeat("aa", 32), State: "active"}}, 3996},
 		"a trust bundle":   {fleet.Query{Filter: device.Filter{Bundle: "7"}}, 0},
 		"with findings":    {fleet.Query{Filter: device.Filter{Findings: true}}, 4},
 		"how an ID begins": {fleet.Query{Filter: device.Filter{Prefix: fmt.Sprintf("%031x", 0x3e)}}, 16},
@@ -190,7 +191,7 @@ func TestListsWalkAlongIndexes(t *testing.T) {
 		{Scope: []string{"pump"}, Filter: device.Filter{Verdict: "warning"}},
 		{Filter: device.Filter{Version: "0.9.0"}},
 		{Filter: device.Filter{Version: "0.9.0", State: "active"}},
-		{Filter: device.Filter{Release: "aa", State: "active"}},
+		{Filter: device.Filter{Release: strings.Repeat("aa", 32), State: "active"}},
 		{Filter: device.Filter{Prefix: "00ab"}},
 		{Filter: device.Filter{Findings: true}},
 		{Filter: device.Filter{Findings: true, State: "quarantined"}},

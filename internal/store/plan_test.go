@@ -185,7 +185,7 @@ func TestPostgresWalksAlongIndexes(t *testing.T) {
 		"all": page(fleet.Query{}), "of a product": page(fleet.Query{Scope: []string{"pump"}}), "of a state": page(fleet.Query{Filter: device.Filter{State: "quarantined"}}),
 		"of a product and state": page(fleet.Query{Scope: []string{"pump"}, Filter: device.Filter{State: "active"}}), "of a group": page(fleet.Query{Scope: []string{"pump/eu"}}),
 		"of a group and version": page(fleet.Query{Scope: []string{"pump/eu"}, Filter: device.Filter{Version: "0.9.0"}}), "of a verdict": page(fleet.Query{Filter: device.Filter{Verdict: "contraindicated"}}),
-		"of a version": page(fleet.Query{Filter: device.Filter{Version: "0.9.0"}}), "of a release": page(fleet.Query{Filter: device.Filter{Release: "bb"}}), "of a prefix": page(fleet.Query{Filter: device.Filter{Prefix: "00ab"}}),
+		"of a version": page(fleet.Query{Filter: device.Filter{Version: "0.9.0"}}), "of a release": page(fleet.Query{Filter: device.Filter{Release: strings.Repeat("bb", 32)}}), "of a prefix": page(fleet.Query{Filter: device.Filter{Prefix: "00ab"}}),
 		"with findings": page(fleet.Query{Filter: device.Filter{Findings: true}}), "of two places": page(fleet.Query{Scope: []string{"pump/eu", "valve"}}),
 
 		"findings": findings(monitor.Query{}), "open findings": findings(monitor.Query{OpenOnly: true}), "findings of a kind": findings(monitor.Query{Kind: monitor.NoCheckin}),
