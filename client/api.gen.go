@@ -3832,6 +3832,12 @@ type RolloutResolved struct {
 	SteppingStones []RolloutDetour `json:"stepping_stones,omitempty"`
 	Stranded       []string        `json:"stranded,omitempty"`
 
+	// TakesTwo those are more than one person may act on alone: another has to agree that it starts. It takes two as well where they are, with those that the caller acted on within the hour
+	TakesTwo *bool `json:"takes_two,omitempty"`
+
+	// Unproven how many devices are told before the plan looks whether any of them is good; 2147483647: however many come, of a dynamic rollout
+	Unproven int64 `json:"unproven"`
+
 	// Unsized members that have not said what room their flash has: each decides by itself whether the release fits
 	Unsized *int64             `json:"unsized,omitempty"`
 	Waves   []RolloutWaveState `json:"waves"`
@@ -9423,7 +9429,7 @@ type ClientInterface interface {
 
 	// StartRollout Start a rollout
 	//
-	// Selects the devices and lets the first wave go. 409 when a device is in another rollout.
+	// Selects the devices and lets the first wave go. 409 when a device is in another rollout. It takes two people where more than 100 devices would be told before it is seen whether any of them is good, with those that the caller acted on within the hour: see takes_two of dry-run-rollout.
 	//
 	// Corresponds with POST /api/v1/rollouts/{id}/start (the `StartRollout` operationId).
 	StartRollout(ctx context.Context, id string, params *StartRolloutParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -15067,7 +15073,7 @@ func (c *Client) ShutRollout(ctx context.Context, id string, params *ShutRollout
 
 // StartRollout Start a rollout
 //
-// Selects the devices and lets the first wave go. 409 when a device is in another rollout.
+// Selects the devices and lets the first wave go. 409 when a device is in another rollout. It takes two people where more than 100 devices would be told before it is seen whether any of them is good, with those that the caller acted on within the hour: see takes_two of dry-run-rollout.
 //
 // Corresponds with POST /api/v1/rollouts/{id}/start (the `StartRollout` operationId).
 func (c *Client) StartRollout(ctx context.Context, id string, params *StartRolloutParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -33597,7 +33603,7 @@ type ClientWithResponsesInterface interface {
 
 	// StartRolloutWithResponse Start a rollout
 	//
-	// Selects the devices and lets the first wave go. 409 when a device is in another rollout.
+	// Selects the devices and lets the first wave go. 409 when a device is in another rollout. It takes two people where more than 100 devices would be told before it is seen whether any of them is good, with those that the caller acted on within the hour: see takes_two of dry-run-rollout.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -48868,7 +48874,7 @@ func (c *ClientWithResponses) ShutRolloutWithResponse(ctx context.Context, id st
 
 // StartRolloutWithResponse Start a rollout
 //
-// Selects the devices and lets the first wave go. 409 when a device is in another rollout.
+// Selects the devices and lets the first wave go. 409 when a device is in another rollout. It takes two people where more than 100 devices would be told before it is seen whether any of them is good, with those that the caller acted on within the hour: see takes_two of dry-run-rollout.
 //
 // Returns a wrapper object for the known response body format(s).
 //

@@ -24,6 +24,8 @@ type Resolved struct {
 	OfOthers  int               `json:"of_others,omitempty" doc:"members that another rollout has"`
 	NoWayBack int               `json:"no_way_back,omitempty" doc:"members that would have no way back after a halt"`
 	Unsized   int               `json:"unsized,omitempty" doc:"members that have not said what room their flash has: each decides by itself whether the release fits"`
+	Unproven  int               `json:"unproven" doc:"how many devices are told before the plan looks whether any of them is good; 2147483647: however many come, of a dynamic rollout"`
+	TakesTwo  bool              `json:"takes_two,omitempty" doc:"those are more than one person may act on alone: another has to agree that it starts. It takes two as well where they are, with those that the caller acted on within the hour"`
 	LeftOut   map[string]int    `json:"left_out,omitempty"` // how many for which kind of reason: state, hardware, settings, room, agent, protected, left, runs it, assurance, consent, version, newer, stepping stone, counter, other rollout, other product
 	Stones    []Detour          `json:"stepping_stones,omitempty" doc:"members that are taken over other versions first"`
 	Waves     []WaveState       `json:"waves"`
@@ -263,6 +265,8 @@ func (s *Service) resolve(ctx context.Context, spec Spec, rel release.Release) (
 	}
 	out.Stones = detours(out.Members)
 	out.Reached, out.OfOthers, out.NoWayBack = len(out.Members), len(out.Held), len(out.Stranded)
+	out.Unproven = unproven(spec, out.Waves)
+	out.TakesTwo = out.Unproven > access.BulkDevices
 	if len(fit) == 0 {
 		return out, nil // who comes is told as by the plan
 	}

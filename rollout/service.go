@@ -137,6 +137,9 @@ func (s *Service) Start(ctx context.Context, caller access.Caller, id string) (R
 	if err != nil {
 		return Rollout{}, Resolved{}, err
 	}
+	if err := s.second(ctx, caller, r.Spec, res); err != nil {
+		return Rollout{}, Resolved{}, err
+	}
 	now := s.cfg.Now().UTC()
 	r.Phase, r.Wave, r.Started, r.Waves = Running, 1, now, res.Waves
 	f, err := fact(ledger.KindRolloutStarted, now, caller.ID, id, s.cause(ctx, r), struct {

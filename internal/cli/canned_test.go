@@ -275,3 +275,19 @@ func TestAPlanIsPlayedBeforeItIsStarted(t *testing.T) {
 		t.Errorf("%v: %.80s", err, svg)
 	}
 }
+
+// Who plans to tell many at once is told before the start that it takes two.
+func TestADryRunSaysThatAStartTakesTwo(t *testing.T) {
+	release := strings.Repeat("ab", 32)
+	plan := []string{"rollout", "dry-run", "--product", "pump", "--release", release, "--all", "--wave", "rest"}
+	for want, r := range map[string]rollout.Resolved{
+		`takes two +2,000 devices are told before it is seen whether any is good`: {Unproven: 2000, TakesTwo: true},
+		`takes two +however many come are told before`:                            {Unproven: rollout.Unbounded, TakesTwo: true},
+		`^DEVICE +WAVE +NOTE\n$`:                                                  {Unproven: 100},
+	} {
+		answers(t, map[string]any{"POST /rollouts/dry-run": r, "GET /releases/" + release: httpapi.ReleaseView{Digest: release}})
+		if code, out, errOut := hallmark(plan...); code != 0 || !regexp.MustCompile(want).MatchString(out) {
+			t.Errorf("exit %d, %s%s: want %s", code, out, errOut, want)
+		}
+	}
+}

@@ -418,6 +418,9 @@ With --simulate it plays the waves over as many devices as it would reach, by th
 		if simulate {
 			return a.simulated(&t, p.spec.Waves, r.Reached)
 		}
+		if r.TakesTwo {
+			return a.resolved(r, "takes two", beforeProof(r.Unproven)+" before it is seen whether any is good: begin with fewer, or start it with --propose")
+		}
 		return a.resolved(r)
 	})
 	f := c.Flags()
@@ -443,7 +446,15 @@ func (a *api) simulated(t *trial, waves []rollout.Wave, devices int) error {
 	})
 }
 
-func (a *api) resolved(r rollout.Resolved) error {
+func beforeProof(n int) string {
+	if n == rollout.Unbounded {
+		return "however many come are told"
+	}
+	return withCommas(n) + " devices are told"
+}
+
+// resolved prints a selection, and what else there is to say of it, in pairs.
+func (a *api) resolved(r rollout.Resolved, more ...string) error {
 	return a.show(func(w io.Writer) error {
 		all := make([][]string, 0, len(r.Members)+len(r.Skipped))
 		for _, m := range r.Members {
@@ -463,7 +474,7 @@ func (a *api) resolved(r rollout.Resolved) error {
 			all = append(all, []string{id, "-", r.Skipped[id]})
 		}
 		cut := r.Reached > len(r.Members)
-		if err := table(w, "DEVICE WAVE NOTE", all); err != nil || len(r.LeftOut)+len(r.Stones) == 0 && r.Unsized == 0 && !cut {
+		if err := table(w, "DEVICE WAVE NOTE", all); err != nil || len(r.LeftOut)+len(r.Stones)+len(more) == 0 && r.Unsized == 0 && !cut {
 			return err
 		}
 		pairs := []string{"reached", fmt.Sprint(r.Reached)}
@@ -479,7 +490,7 @@ func (a *api) resolved(r rollout.Resolved) error {
 		if r.Unsized > 0 {
 			pairs = append(pairs, "room not known", fmt.Sprintf("%d; each decides by itself", r.Unsized))
 		}
-		return sheet(w, pairs...)
+		return sheet(w, append(pairs, more...)...)
 	})
 }
 

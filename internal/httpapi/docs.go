@@ -127,7 +127,7 @@ var descriptions = map[string]string{
 	"reprovision-remedy":     "Also again, after the attempts without a person have failed. With a release that did not run on it in good health before it takes two people.",
 	"retire-devices":         "All or none. A device acts on it only with the warrant, which names just these devices.",
 	"write-off-device":       "For devices that are lost, destroyed or without power for good. Their identities are revoked all the same, and the proof of disposal says that nobody saw them wiped.",
-	"start-rollout":          "Selects the devices and lets the first wave go. 409 when a device is in another rollout.",
+	"start-rollout":          "Selects the devices and lets the first wave go. 409 when a device is in another rollout. It takes two people where more than 100 devices would be told before it is seen whether any of them is good, with those that the caller acted on within the hour: see takes_two of dry-run-rollout.",
 	"halt-rollout":           "Who has the release is sent back to what the release allows; who has no way back is counted as stranded.",
 	"shut-rollout":           "Waves that began, or are to come, go on; it completes when the last of them has passed. 409 for one that devices do not join.",
 	"abort-rollout":          "Nobody is sent back.",

@@ -81,7 +81,11 @@ func newRoll(t *testing.T, n int) *roll {
 
 func (r *roll) begin(spec rollout.Spec) {
 	r.t.Helper()
-	r.beginAs(person("op"), spec)
+	who := person("op")
+	if spec.Dynamic { // with a first wave that takes however many come
+		who = together("op", "mia")
+	}
+	r.beginAs(who, spec)
 }
 
 func (r *roll) beginAs(who access.Caller, spec rollout.Spec) {
