@@ -171,8 +171,11 @@ func (s *Service) Pause(ctx context.Context, caller access.Caller, id, reason st
 	})
 }
 
-// Resume undoes Pause.
+// Resume undoes Pause. Where no wave has its devices yet, it is as Start.
 func (s *Service) Resume(ctx context.Context, caller access.Caller, id, reason string) (Rollout, error) {
+	if err := s.grown(ctx, caller, id); err != nil {
+		return Rollout{}, err
+	}
 	return s.turn(ctx, caller, id, reason, ledger.KindRolloutResumed, nil, "resumed", func(r *Rollout) bool {
 		ok := r.Phase == Paused
 		r.Phase = Running

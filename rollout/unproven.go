@@ -69,6 +69,23 @@ func (s *Service) second(ctx context.Context, caller access.Caller, spec Spec, r
 		"begin with a wave of fewer devices, which halts when all of them fail; or propose it, with the reason")}
 }
 
+// grown has two people resume what one may not start any more: a rollout that was paused before its first wave was taken, while the fleet grew.
+func (s *Service) grown(ctx context.Context, caller access.Caller, id string) error {
+	r, err := s.open(ctx, caller, access.RolloutControl, id)
+	if err != nil || r.Phase != Paused || r.Wave > 1 || r.Waves[0].taken() {
+		return err
+	}
+	rel, err := s.checkSpec(ctx, r.Spec)
+	if err != nil {
+		return err
+	}
+	res, err := s.resolve(ctx, r.Spec, rel)
+	if err != nil {
+		return err
+	}
+	return s.second(ctx, caller, r.Spec, res)
+}
+
 func many(n int) string {
 	if n == Unbounded {
 		return "however many devices come are"

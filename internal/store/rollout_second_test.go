@@ -62,3 +62,38 @@ func TestOnePersonTellsNotManyUnproven(t *testing.T) {
 		t.Errorf("two people: %v", err)
 	}
 }
+
+// Nor does who starts a rollout over few devices, pauses it at once, and has it go on when there are many.
+func TestOnePersonDoesNotResumeWhatHasGrown(t *testing.T) {
+	r := newRoll(t, 2)
+	spec := rollout.Spec{
+		ID: "all", Product: "pump", Release: r.new.Digest[:], Selection: rollout.Selection{All: true}, Waves: []rollout.Wave{{Soak: 600, Deadline: 3600}},
+	}
+	r.begin(spec)
+	pause := func() {
+		t.Helper()
+		if _, err := r.svc.Pause(t.Context(), person("op"), "all", "wait"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pause()
+	if _, err := r.svc.Resume(t.Context(), person("op"), "all", "as it was"); err != nil {
+		t.Fatalf("two devices: %v", err)
+	}
+	pause()
+	for i := range access.BulkDevices {
+		r.make(devN(2+i), r.old)
+		r.says(devN(2+i), r.old, true, false, nil)
+	}
+	if _, err := r.svc.Resume(t.Context(), person("op"), "all", "go"); codeOf(err) != "access.four-eyes" {
+		t.Fatalf("one person: %v", err)
+	}
+	if _, err := r.svc.Resume(t.Context(), together("op", "mia"), "all", "go"); err != nil {
+		t.Fatalf("two people: %v", err)
+	}
+	r.tick(time.Second)
+	pause()
+	if _, err := r.svc.Resume(t.Context(), person("op"), "all", "they are told by now"); err != nil {
+		t.Errorf("a wave that was taken: %v", err)
+	}
+}
