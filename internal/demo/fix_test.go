@@ -26,7 +26,7 @@ func TestALateComerIsBroughtWhatMendsIt(t *testing.T) {
 	rita, away := d.token(t, "rita", access.ReleaseManager), d.agents[2]
 	d.setLive(d.agents[0], d.agents[1])
 	away.run.stop(os.Kill) // as a cut of power
-	line := fmt.Sprintf("hallmark release close %[1]s@%[2]s --reason 'CVE-2029-1234' --out %[3]s --fix %[1]s@%[4]s --wave 50,soak=1s,deadline=60s --again 1m --rollout fix", productID, v1, filepath.Join(t.TempDir(), "closed.payload"), v2)
+	line := fmt.Sprintf("hallmark release close %[1]s@%[2]s --reason 'CVE-2029-1234' --out %[3]s --fix %[1]s@%[4]s --wave 50,soak=1s,deadline=60s --wave rest,soak=1s,deadline=60s --again 1m --rollout fix", productID, v1, filepath.Join(t.TempDir(), "closed.payload"), v2)
 	d.shell(t, line, rita)
 	if ok, saw := wait(t.Context(), 5*time.Minute, func() (bool, string) {
 		r, err := d.people["olga"].Rollout(t.Context(), "fix")
