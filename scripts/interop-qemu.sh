@@ -29,9 +29,9 @@ fetch() {
 }
 [ -e "$at/vmlinuz" ] && [ -e "$at/modules/dm-verity.ko" ] || fetch || { echo "qemu: NOT RUN: Debian's kernel could not be fetched" >&2; exit 75; }
 debian() {
-  mmdebstrap --quiet --variant=minbase --include=systemd-sysv,dbus --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
-    --dpkgopt='path-exclude=/usr/share/man/*' "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$at/debian.tar.new" && mv "$at/debian.tar.new" "$at/debian.tar"
+  mmdebstrap --quiet --format=tar --variant=minbase --include=systemd-sysv,dbus --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+    --dpkgopt='path-exclude=/usr/share/man/*' "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$at/debian.tar.new" && rm -rf "$at/debian.tar" && mv "$at/debian.tar.new" "$at/debian.tar" # by its name alone it would be taken for a directory's
 }
-[ -e "$at/debian.tar" ] || debian || { echo "qemu: NOT RUN: a Debian for systemd could not be made" >&2; exit 75; }
+[ -f "$at/debian.tar" ] || debian || { echo "qemu: NOT RUN: a Debian for systemd could not be made" >&2; exit 75; }
 HALLMARK_QEMU=$at HALLMARK_NFPM=$(scripts/tool.sh nfpm) go test -count=1 -v -timeout 60m -run 'TestADeviceInQEMU|TestFlashPartsInQEMU|TestThePackageUnderSystemd|TestABankUnderVerity' ./internal/demo
 echo "QEMU OK"
