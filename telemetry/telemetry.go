@@ -71,7 +71,7 @@ type Store interface {
 
 // Origin is whose a device's data is.
 type Origin struct {
-	Key   crypto.PublicKey // by which the device signs it
+	Key   crypto.PublicKey // by which the device signs it; nil: none is known, and nothing is taken from it
 	Place string           // product and group: access.Join
 	Owned time.Time        // since when the device belongs to its owner; zero: to nobody
 }
@@ -182,6 +182,9 @@ func (s *Service) Ingest(ctx context.Context, caller access.Caller, device strin
 		return err
 	}
 	key := from.Key
+	if key == nil {
+		return fault.New(fault.Conflict, "stream.keyless", fmt.Sprintf("no key is known by which device %s signs what it sends", device), "have it enrol, with its attestation key; a client of another system sends no sealed data")
+	}
 	in := Incoming{Records: up.Records}
 	for _, env := range up.Epochs {
 		e, err := verifyEpoch(env, device, key)

@@ -152,6 +152,10 @@ func (db *DB) Origin(ctx context.Context, id string) (o telemetry.Origin, err er
 	if err != nil {
 		return o, db.dialect.Explain(err)
 	}
+	if len(spki) == 0 { // another maker's that never enrolled, or a client that has none
+		o.Place, o.Owned = access.Join(product, group), Time(owned)
+		return o, nil
+	}
 	if o.Key, err = wire.ParseKey(spki); err != nil {
 		return o, fmt.Errorf("device %s: its recorded attestation key: %w", id, err)
 	}
