@@ -165,6 +165,7 @@ type FactQuery struct {
 	Subject string
 	Kind    string
 	Before  uint64 // only entries with a smaller index; 0: from the newest
+	Waiting bool   // with a subject or a kind: those too that wait for their place, which come first and have no index
 	Limit   int
 }
 

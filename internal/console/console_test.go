@@ -91,7 +91,7 @@ func (reader) FleetTimeline(context.Context, string, int) ([]fleet.Line, error) 
 
 func (reader) FleetFacts(_ context.Context, q fleet.FactQuery) ([]fleet.Line, error) {
 	if q.Kind == string(ledger.KindSupplyDecided) {
-		return decisions(), nil
+		return decisions(q.Waiting), nil
 	}
 	return lines(), nil
 }

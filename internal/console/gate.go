@@ -79,7 +79,7 @@ func (h *handler) gates(w http.ResponseWriter, r *http.Request, caller access.Ca
 
 // judged lists the decisions that were not good, newest first, of a page of all decisions before an index.
 func (h *handler) judged(ctx context.Context, caller access.Caller, before uint64, p *gatesPageData) error {
-	lines, more, err := h.cfg.Fleet.Facts(ctx, caller, fleet.FactQuery{Log: string(ledger.Control), Kind: string(ledger.KindSupplyDecided), Before: before, Limit: pageSize})
+	lines, more, err := h.cfg.Fleet.Facts(ctx, caller, fleet.FactQuery{Log: string(ledger.Control), Kind: string(ledger.KindSupplyDecided), Before: before, Waiting: true, Limit: pageSize})
 	if err != nil {
 		return err
 	}

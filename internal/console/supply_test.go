@@ -67,8 +67,10 @@ func decisionAt(index uint64) []byte {
 	return data
 }
 
-func decisions() []fleet.Line {
-	out := []fleet.Line{{At: then, Kind: "supply.decided", Log: "control"}} // not placed yet
+func decisions(waiting bool) (out []fleet.Line) {
+	if waiting {
+		out = append(out, fleet.Line{At: then, Kind: "supply.decided", Log: "control"})
+	}
 	for _, at := range []uint64{10, 9, 8} {
 		out = append(out, fleet.Line{At: then, Kind: "supply.decided", Log: "control", Index: &at})
 	}
@@ -117,7 +119,10 @@ func TestTheReleasesPageSaysWhatTheGateFound(t *testing.T) {
 // What the gate refused, and what it only warned of, is told apart; each has the step, the reason and what to do.
 func TestWhatTheGateDidNotLetThroughHasAPage(t *testing.T) {
 	s := server(t)
-	_, list := get(t, s, "/supply", "viewer")
+	resp, list := get(t, s, "/supply", "viewer")
+	if resp.Header.Get("Refresh") == "" {
+		t.Error("a decision waits for its place in the ledger, and the page does not wait for it")
+	}
 	for _, want := range []string{`href="/supply/pump"`, "only warns", `href="/decisions/8"`, `href="/decisions/9"`, "refused", "warned of, and proposed", "provenance.missing"} {
 		if !strings.Contains(list, want) {
 			t.Errorf("the list does not say %q", want)

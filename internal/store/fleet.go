@@ -134,13 +134,17 @@ func (db *DB) FleetFacts(ctx context.Context, q fleet.FactQuery) ([]fleet.Line, 
 // factsQuery walks backwards: along the places, or with a subject or a kind along the rows of it. A log's facts get their
 // places in the order of their rows, so both are the same order.
 func factsQuery(q fleet.FactQuery) (query string, args []any) {
-	query, args = lineColumns+` FROM entry e`+keptJoins+` WHERE e.log = $1 AND e.idx IS NOT NULL`, []any{q.Log}
+	along := q.Subject != "" || q.Kind != ""
+	query, args = lineColumns+` FROM entry e`+keptJoins+` WHERE e.log = $1`, []any{q.Log}
+	if !q.Waiting || !along {
+		query += ` AND e.idx IS NOT NULL`
+	}
 	and := func(condition string, value any) {
 		args = append(args, value)
 		query += fmt.Sprintf(condition, len(args))
 	}
 	order, before := `e.idx`, ` AND e.idx < $%d`
-	if q.Subject != "" || q.Kind != "" {
+	if along {
 		order, before = `e.id`, ` AND e.id < (SELECT id FROM entry WHERE log = $1 AND idx = $%d)`
 	}
 	if q.Subject != "" {

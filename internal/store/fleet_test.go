@@ -232,7 +232,7 @@ func TestListsWalkAlongIndexes(t *testing.T) {
 			}
 		}
 	}
-	for _, q := range []fleet.FactQuery{{Log: "events"}, {Log: "events", Kind: "attest.verdict"}, {Log: "events", Subject: "x"}, {Log: "events", Kind: "k", Before: 9}} {
+	for _, q := range []fleet.FactQuery{{Log: "events"}, {Log: "events", Kind: "attest.verdict"}, {Log: "events", Subject: "x"}, {Log: "events", Kind: "k", Before: 9}, {Log: "events", Kind: "k", Waiting: true}} {
 		q.Limit = 50
 		query, args := store.FactsQuery(q)
 		if p := plan(t, db, query, args); strings.Contains(p, "SCAN") || strings.Contains(p, "TEMP B-TREE") {
@@ -261,6 +261,18 @@ func TestFactsAreFoundByKindPageByPage(t *testing.T) {
 	}
 	if len(got) < 300 || !slices.IsSortedFunc(got, func(a, b uint64) int { return int(b) - int(a) }) {
 		t.Errorf("%d facts, sorted %v", len(got), got[:min(5, len(got))])
+	}
+	if err := r.db.Write(t.Context(), func(tx *store.Tx) error { return tx.Append(fact("waits")) }); err != nil {
+		t.Fatal(err)
+	}
+	q.Before, q.Limit = 0, 2
+	placed, err := r.db.FleetFacts(t.Context(), q)
+	if err != nil || len(placed) != 2 || placed[0].Index == nil || *placed[0].Index != got[0] {
+		t.Errorf("of those that have their place: %+v, %v", placed, err)
+	}
+	q.Waiting = true
+	if all, err := r.db.FleetFacts(t.Context(), q); err != nil || len(all) != 2 || all[0].Index != nil || all[1].Index == nil || *all[1].Index != got[0] {
+		t.Errorf("with the one that waits for its: %+v, %v", all, err)
 	}
 	if none, err := r.db.FleetFindings(t.Context(), fleet.FindingQuery{Severity: monitor.High, Limit: 5}); err != nil || len(none) != 0 {
 		t.Errorf("findings of nothing: %v, %v", none, err)
