@@ -57,9 +57,11 @@ type Config struct {
 	// Allowed says whether the caller might do something, without doing it: what he might not is not offered. The API decides.
 	Allowed func(ctx context.Context, caller access.Caller, action access.Action, res access.Resource) bool
 	Trust   Trust
-	Pulse   func() map[string]Beat // when each of the instance's loops last went well
-	Log     *slog.Logger
-	Secure  bool // the listener is TLS: cookies say so
+	// Position is up to where a page that is read from now on knows the logs, for its stream of events to go on from there; nil: nobody knows.
+	Position func(ctx context.Context) (string, error)
+	Pulse    func() map[string]Beat // when each of the instance's loops last went well
+	Log      *slog.Logger
+	Secure   bool // the listener is TLS: cookies say so
 	// Organisation is what the organisation's own sign-in is called, served at /auth/oidc/; empty when there is none.
 	Organisation string
 	Site         string // where people reach the console, https://host: for labels
@@ -256,7 +258,10 @@ func (h *handler) signedIn(page func(http.ResponseWriter, *http.Request, access.
 		if err == nil {
 			var caller access.Caller
 			if caller, err = h.cfg.Sessions.Caller(r.Context(), c.Value); err == nil {
-				if err := page(w, r, caller); err != nil {
+				if r, err = h.placed(r); err == nil {
+					err = page(w, r, caller)
+				}
+				if err != nil {
 					h.fail(w, r, caller, err)
 				}
 				return
@@ -264,6 +269,17 @@ func (h *handler) signedIn(page func(http.ResponseWriter, *http.Request, access.
 		}
 		http.Redirect(w, r, "/login", http.StatusSeeOther)
 	}
+}
+
+type positionKey struct{}
+
+// placed notes in a request where the logs are, before anything is read for its page.
+func (h *handler) placed(r *http.Request) (*http.Request, error) {
+	if h.cfg.Position == nil {
+		return r, nil
+	}
+	at, err := h.cfg.Position(r.Context())
+	return r.WithContext(context.WithValue(r.Context(), positionKey{}, at)), err
 }
 
 func (h *handler) nowhere(http.ResponseWriter, *http.Request, access.Caller) error {

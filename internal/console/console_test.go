@@ -515,8 +515,9 @@ func server(t *testing.T) *site {
 			c.Seconded = "somebody"
 			return guard.Check(ctx, c, a, res) == nil
 		},
-		Trust: console.Trust{Logs: map[ledger.Log]console.LogTrust{"events": {Origin: script, Key: []byte{1}}}, Witnesses: map[string][]byte{script: {1}}, Quorum: 1},
-		Pulse: func() map[string]console.Beat { return map[string]console.Beat{"publish": {At: then, Due: then}} },
+		Trust:    console.Trust{Logs: map[ledger.Log]console.LogTrust{"events": {Origin: script, Key: []byte{1}}}, Witnesses: map[string][]byte{script: {1}}, Quorum: 1},
+		Position: func(context.Context) (string, error) { return "control:3,events:" + script, nil },
+		Pulse:    func() map[string]console.Beat { return map[string]console.Beat{"publish": {At: then, Due: then}} },
 	}))
 	t.Cleanup(out.Close)
 	return out

@@ -70,9 +70,6 @@ func (h *handler) gates(w http.ResponseWriter, r *http.Request, caller access.Ca
 	if err = unlessDenied(h.judged(ctx, caller, before, &p)); err != nil {
 		return err
 	}
-	if p.Placing {
-		w.Header().Set("Refresh", "2")
-	}
 	h.render(w, r, http.StatusOK, gatesPage(h.view(r, caller, "Supply gate", gateKinds), p))
 	return nil
 }

@@ -24,6 +24,7 @@ type view struct {
 	Page     string // its name in the navigation
 	Kinds    string // how the facts begin that change what it shows, separated by spaces; * is all
 	Subjects string // and whom they are about; empty: anything
+	Since    string // where the logs were before it was read: what is placed from there on, it may not show
 	Verify   bool   // it needs the script that verifies proofs
 	// Organisation is what the organisation's sign-in is called; empty when there is none.
 	Organisation string
@@ -41,8 +42,9 @@ func (v view) current(page string) string {
 // view makes one for a page that changes with facts of these kinds.
 func (h *handler) view(r *http.Request, caller access.Caller, page, kinds string, subjects ...string) view {
 	ctx := r.Context()
+	since, _ := ctx.Value(positionKey{}).(string)
 	return view{
-		Caller: caller.ID, Organisation: h.cfg.Organisation, Page: page, Kinds: kinds, Subjects: strings.Join(subjects, " "),
+		Caller: caller.ID, Organisation: h.cfg.Organisation, Page: page, Kinds: kinds, Subjects: strings.Join(subjects, " "), Since: since,
 		may: func(action access.Action, res access.Resource) bool { return h.cfg.Allowed(ctx, caller, action, res) },
 	}
 }

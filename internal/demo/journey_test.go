@@ -211,6 +211,7 @@ func TestJourneys(t *testing.T) {
 		{"two people vouch for a device that lost its keys, and the voucher is seen once", lostItsKeys},
 		{"a device is sent to another instance by two, and kept after all", sentAwayAndKept},
 		{"a bad lot is written down, and its devices are found", badLot},
+		{"what happens while a page opens is on it", liveFromTheStart},
 		{"what the gate refuses says why, and less is asked by two", gateRefuses},
 		{"every page is for everybody", noBarriers},
 		{"a release takes four eyes and a new proof of who publishes it", fourEyesRelease},

@@ -1,12 +1,17 @@
 package demo
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/chromedp/cdproto/fetch"
+	"github.com/chromedp/chromedp"
+
+	"github.com/hallmark-iot/hallmark/internal/client"
 	"github.com/hallmark-iot/hallmark/supply"
 )
 
@@ -65,6 +70,34 @@ func badLot(t *testing.T, w *world) {
 	p.sees("May have parts of", "flash-2626", "recalled")
 	p.visit("/findings")
 	p.sees("A lot of parts was recalled")
+}
+
+// liveFromTheStart has something happen after a page was read and before its stream of events is open: the page shows it all the same.
+func liveFromTheStart(t *testing.T, w *world) {
+	p := w.signedIn(t, "frank")
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	held, err := chromedp.Run(ctx, chromedp.WaitEvent(fetch.RequestPaused, nil, chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
+		params := fetch.EnableParams{Patterns: []*fetch.RequestPattern{{URLPattern: "*/api/v1/events*"}}}
+		if _, err := chromedp.Call(ctx, fetch.Enable, params); err != nil {
+			return err
+		}
+		_, err := chromedp.Navigate(p.console+"/suppliers")(ctx, target)
+		return err
+	})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.people["frank"].SetSupplier(t.Context(), "zeta-screens", client.SupplierRequest{Name: "Zeta Screens"}); err != nil {
+		t.Fatal(err)
+	}
+	w.told(t, "control", "supplier.changed", "zeta-screens", "person:frank")
+	p.notOffered("zeta-screens")
+	p.do("let the stream begin", chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
+		_, err := chromedp.Call(ctx, fetch.ContinueRequest, fetch.ContinueRequestParams{RequestID: held.RequestID})
+		return err
+	}))
+	p.sees("zeta-screens", "Live")
 }
 
 // gateRefuses has a gate put before a product's releases; what it refuses is on a page, with what to do; and to ask for less takes two.

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -170,6 +171,19 @@ func (e *Events) sizes(ctx context.Context) (p position, err error) {
 	return p, err
 }
 
+// Position is up to where something that is read from now on knows the logs: who then listens from there misses nothing, and may be told
+// of what was read already.
+func (e *Events) Position(ctx context.Context) (string, error) {
+	e.mu.Lock()
+	at, reading := e.at, e.stop != nil
+	e.mu.Unlock()
+	if reading {
+		return at.String(), nil
+	}
+	at, err := e.sizes(ctx)
+	return at.String(), err
+}
+
 func (e *Events) leave(l *listener) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -303,6 +317,7 @@ func (a *api) registerEvents(h huma.API) {
 	}}
 	huma.Register(h, o, func(ctx context.Context, in *struct {
 		Last string `header:"Last-Event-ID" maxLength:"128" doc:"ID of the last event of the stream before" example:"control:17,events:4711"`
+		From string `query:"from" maxLength:"128" doc:"The same, for whoever cannot set the header, as a browser's first request cannot; the header goes before it" example:"control:17,events:4711"`
 	},
 	) (*huma.StreamResponse, error) {
 		if a.Events == nil {
@@ -312,7 +327,7 @@ func (a *api) registerEvents(h huma.API) {
 		if err := a.mayListen(ctx, caller); err != nil {
 			return nil, a.problem(ctx, err)
 		}
-		s, err := a.Events.subscribe(ctx, caller, in.Last)
+		s, err := a.Events.subscribe(ctx, caller, cmp.Or(in.Last, in.From))
 		if err != nil {
 			return nil, a.problem(ctx, err)
 		}

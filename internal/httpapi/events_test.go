@@ -175,17 +175,21 @@ func (c *client) indices(t *testing.T, log ledger.Log) (out []uint64) {
 }
 
 func (l *listeners) listen(token, last string, stuck chan struct{}) *client {
-	ctx, leave := context.WithCancel(context.Background())
-	c := &client{header: http.Header{}, leave: leave, gone: make(chan struct{}), stuck: stuck}
-	c.more = sync.NewCond(&c.mu)
-	req := httptest.NewRequestWithContext(ctx, http.MethodGet, "/api/v1/events", nil)
+	req := httptest.NewRequestWithContext(context.Background(), http.MethodGet, "/api/v1/events", nil)
 	req.Header.Set("Authorization", "Bearer "+token)
 	if last != "" {
 		req.Header.Set("Last-Event-ID", last)
 	}
+	return l.hears(req, stuck)
+}
+
+func (l *listeners) hears(req *http.Request, stuck chan struct{}) *client {
+	ctx, leave := context.WithCancel(req.Context())
+	c := &client{header: http.Header{}, leave: leave, gone: make(chan struct{}), stuck: stuck}
+	c.more = sync.NewCond(&c.mu)
 	go func() {
 		defer close(c.gone)
-		l.h.ServeHTTP(c, req)
+		l.h.ServeHTTP(c, req.WithContext(ctx))
 		c.mu.Lock()
 		c.more.Broadcast()
 		c.mu.Unlock()
@@ -319,6 +323,19 @@ func TestAStreamGoesOnWhereItEnded(t *testing.T) {
 	if got := c.indices(t, ledger.Events); !slices.Equal(got, []uint64{1, 2, 3, 4}) {
 		t.Errorf("events: %v", got)
 	}
+	// A browser cannot say it in a header when it first comes, and does when it comes back.
+	for _, last := range []string{"", "control:4,events:5"} {
+		req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/api/v1/events?from=control:3,events:5", nil)
+		req.Header.Set("Authorization", "Bearer ann")
+		req.Header.Set("Last-Event-ID", last)
+		c := l.hears(req, nil)
+		c.until("id: control:5,events:5\n")
+		c.leave()
+		<-c.gone
+		if got, want := c.indices(t, ledger.Control), []uint64{3, 4}; !slices.Equal(got, want[min(len(last), 1):]) {
+			t.Errorf("from an address, and %q in the header: %v", last, got)
+		}
+	}
 	// Of one log only, as a client may keep it; the other is at its end.
 	if c := hear("ann", "events:4", "events:5\n"); len(c.indices(t, ledger.Control)) != 0 || len(c.indices(t, ledger.Events)) != 1 {
 		t.Errorf("one log: %s", c.got.String())
@@ -404,4 +421,32 @@ func TestEventsTellWhatIsDone(t *testing.T) {
 		}
 	}
 	t.Fatal(lines.Err())
+}
+
+// What is placed after a page has asked where the logs are is told to whoever listens from there, whether others listen meanwhile or not.
+func TestNothingIsMissedBetweenAPageAndItsStream(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	l := newListeners(t, httpapi.EventsConfig{Poll: time.Millisecond})
+	defer l.events.Close()
+	l.tape.add(t, ledger.Events, "pump/0")
+	for n := range 2 {
+		at, err := l.events.Position(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.tape.add(t, ledger.Events, "pump/1")
+		want := uint64(n + 1)
+		c := l.listen("ann", at, nil)
+		c.until(fmt.Sprintf("id: control:0,events:%d\n", want+1))
+		if got := c.indices(t, ledger.Events); got[len(got)-1] != want || strings.Contains(c.until(""), "event: reset") {
+			t.Errorf("from %s: %v", at, got)
+		}
+		if n == 0 {
+			other := l.listen("bob", "", nil) // from now on, somebody listens
+			other.until("stream at")
+			defer func() { other.leave(); <-other.gone }()
+		}
+		c.leave()
+		<-c.gone
+	}
 }

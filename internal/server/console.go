@@ -28,7 +28,7 @@ func (i *Instance) consoleConfig() console.Config {
 	}
 	return console.Config{
 		Organisation: organisation, Site: i.cfg.scheme() + "://" + i.cfg.consoleHost(), Genuine: i.genuine, Curb: i.asks.Allow, Root: Fingerprint(sha256.Sum256(i.auth.root.Raw)),
-		Fleet: i.fleet, Sessions: i.credentials, Trust: trust, Pulse: i.pulse.beats, Log: i.log, Secure: !i.cfg.loopback(),
+		Fleet: i.fleet, Sessions: i.credentials, Trust: trust, Position: i.events.Position, Pulse: i.pulse.beats, Log: i.log, Secure: !i.cfg.loopback(),
 		Stages: console.Stages{
 			Ceremonies: i.openCeremonies(),
 			Products:   i.product, Orders: i.factory, Desks: i.factory, Masters: i.factory, Enrolments: i.onboard, Owners: i.owner, Transfers: i.owner, Vouchers: i.rekey, Makers: i.foreign, Clients: i.legacy, Chips: chips.New(i.db.Chips(), i.guard), Authorities: i.pki, Devices: i.device, Evidence: i.attest, Releases: i.release, Supply: i.supply, Parts: i.parts, Rollouts: i.rollout,

@@ -268,6 +268,7 @@ async function refresh() {
     const main = document.getElementById("main");
     if (!next) return;
     const back = place(main), scrolls = [...main.querySelectorAll(".scroll")].map((s) => s.scrollLeft);
+    main.dataset.since = next.dataset.since || "";
     enhance(next);
     if (next.innerHTML === main.innerHTML) return;
     main.replaceChildren(...next.childNodes);
@@ -302,9 +303,10 @@ function lamp(on, text) {
 }
 
 function listen() {
-  if (!document.getElementById("pulse") || !document.getElementById("main").dataset.kinds) return;
+  const main = document.getElementById("main");
+  if (!document.getElementById("pulse") || !main.dataset.kinds) return;
   let poll = 0;
-  const stream = new EventSource("/api/v1/events");
+  const stream = new EventSource("/api/v1/events?from=" + encodeURIComponent(main.dataset.since || "")); // what happened since it was read
   stream.onopen = () => { clearInterval(poll); poll = 0; lamp(true, "Live"); };
   stream.addEventListener("fact", (e) => { try { if (concerns(JSON.parse(e.data))) { if (!stale) stale = setTimeout(refresh, 400); } } catch { later(); } });
   stream.addEventListener("reset", later); // it was away too long to be told what it missed
