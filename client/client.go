@@ -143,7 +143,7 @@ type Event struct {
 const maxEvent = 64 << 10 // bytes of one line
 
 // Follow tells events as they happen; last is the ID of the last one you know, empty for from now on. It ends with an error when the
-// connection does, or ctx: wait a little, and follow again from the last ID.
+// connection does, or ctx: wait a little, and follow again from the ID that comes with it, which is there though no event was.
 func (h *Hallmark) Follow(ctx context.Context, last string) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		params := &StreamEventsParams{}
@@ -152,13 +152,13 @@ func (h *Hallmark) Follow(ctx context.Context, last string) iter.Seq2[Event, err
 		}
 		resp, err := h.StreamEvents(ctx, params)
 		if err != nil {
-			yield(Event{}, err)
+			yield(Event{ID: last}, err)
 			return
 		}
 		defer resp.Body.Close()
 		in := bufio.NewScanner(resp.Body)
 		in.Buffer(nil, maxEvent)
-		for event, err := range events(in) {
+		for event, err := range events(in, last) {
 			if !yield(event, err) {
 				return
 			}
@@ -166,10 +166,11 @@ func (h *Hallmark) Follow(ctx context.Context, last string) iter.Seq2[Event, err
 	}
 }
 
-// events reads server-sent events as this server writes them: lines "field: value", the data on one, and an empty one behind each.
-func events(in *bufio.Scanner) iter.Seq2[Event, error] {
+// events reads server-sent events as this server writes them: lines "field: value", the data on one, and an empty one behind each. A line
+// without a field is a comment. What is no event may bear an ID: where the stream begins.
+func events(in *bufio.Scanner, last string) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
-		var id, kind, data string
+		id, kind, data := last, "", ""
 		for in.Scan() {
 			field, value, _ := strings.Cut(in.Text(), ": ")
 			switch field {
@@ -179,24 +180,26 @@ func events(in *bufio.Scanner) iter.Seq2[Event, error] {
 				kind = value
 			case "data":
 				data = value
-			case "":
-				e := Event{ID: id, Missed: kind == "reset"}
-				if kind == "fact" {
-					if err := json.Unmarshal([]byte(data), &e); err != nil {
-						yield(e, fmt.Errorf("event %s: %w", id, err))
-						return
-					}
-				}
-				if (e.Missed || kind == "fact") && !yield(e, nil) {
+			}
+			if in.Text() != "" {
+				continue
+			}
+			e := Event{ID: id, Missed: kind == "reset"}
+			if kind == "fact" {
+				if err := json.Unmarshal([]byte(data), &e); err != nil {
+					yield(Event{ID: last}, fmt.Errorf("event %s: %w", id, err))
 					return
 				}
-				id, kind, data = "", "", ""
 			}
+			if (e.Missed || kind == "fact") && !yield(e, nil) {
+				return
+			}
+			last, kind, data = id, "", ""
 		}
 		err := in.Err()
 		if err == nil {
 			err = io.ErrUnexpectedEOF
 		}
-		yield(Event{}, err)
+		yield(Event{ID: last}, err)
 	}
 }

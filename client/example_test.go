@@ -27,7 +27,7 @@ func instance() *httptest.Server {
 	})
 	mux.HandleFunc("GET /api/v1/events", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
-		fmt.Fprint(w, "retry: 2000\n: stream at control:3,events:6\n\n")
+		fmt.Fprint(w, "retry: 2000\nid: control:3,events:6\n: stream at control:3,events:6\n\n")
 		fmt.Fprint(w, "id: control:3,events:7\nevent: fact\n"+
 			`data: {"log":"events","index":6,"kind":"device.enrolled","subject":"a","at":"2030-01-31T12:00:00Z"}`+"\n\n: still here\n\n")
 	})
@@ -81,11 +81,11 @@ func ExampleHallmark_Follow() {
 	}
 	last := ""
 	for event, err := range h.Follow(context.Background(), last) {
+		last = event.ID
 		if err != nil {
 			fmt.Println("broken:", err)
 			break // and again, after a while, from last
 		}
-		last = event.ID
 		fmt.Println(last, event.Kind, event.Subject)
 	}
 	// Output:

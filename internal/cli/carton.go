@@ -24,7 +24,7 @@ func (a *api) pack(ctx context.Context, cl *client.Client, release string, of de
 	if err != nil {
 		return err
 	}
-	v, err := cl.PackCarton(ctx, r.Digest, of)
+	v, err := retried(ctx, func() (client.CartonView, error) { return cl.PackCarton(ctx, r.Digest, of) }, "carton.not-witnessed")
 	if err != nil {
 		return err
 	}

@@ -126,7 +126,7 @@ func (a *api) proof() *cobra.Command {
 		Use: "proof DEVICE --out FILE", Short: "Write the proof of disposal", Long: "Writes the proof of disposal, which `hallmark retirement verify` checks without the server.",
 		Args: cobra.ExactArgs(1), Example: "  hallmark retirement proof 00112233445566778899aabbccddeeff --out proof.json",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
-		p, err := cl.Proof(ctx, args[0])
+		p, err := retried(ctx, func() (retire.Proof, error) { return cl.Proof(ctx, args[0]) }, "retire.not-witnessed")
 		if err != nil {
 			return err
 		}

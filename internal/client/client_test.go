@@ -46,8 +46,12 @@ func TestEventsGoOnWhereTheyBroke(t *testing.T) {
 	var came []string
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		came = append(came, r.Header.Get("Last-Event-ID"))
-		if len(came) == 1 {
-			_, _ = w.Write([]byte("retry: 5\n: hello\n\nid: control:1\nevent: fact\ndata: {\"log\":\"control\",\"kind\":\"a\"}\n\nid: control:2\nevent: fact\ndata: {\"lo"))
+		switch len(came) {
+		case 1: // it ends before anything happens
+			_, _ = w.Write([]byte("retry: 5\nid: control:0\n: hello\n\n"))
+			return
+		case 2:
+			_, _ = w.Write([]byte("id: control:1\nevent: fact\ndata: {\"log\":\"control\",\"kind\":\"a\"}\n\nid: control:2\nevent: fact\ndata: {\"lo"))
 			return
 		}
 		_, _ = w.Write([]byte("id: control:9\nevent: reset\ndata: {}\n\n"))
@@ -56,7 +60,7 @@ func TestEventsGoOnWhereTheyBroke(t *testing.T) {
 	var told []string
 	var gaps int
 	st := Stream{}
-	for range 3 {
+	for range 4 {
 		if err := New(s.URL, "hmk_x", nil).Events(t.Context(), &st, func(e Event, _ []byte, gap error) error {
 			if errors.Is(gap, ErrMissed) {
 				gaps++
@@ -68,7 +72,7 @@ func TestEventsGoOnWhereTheyBroke(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if !slices.Equal(came, []string{"", "control:1", "control:9"}) || !slices.Equal(told, []string{"a"}) || gaps != 2 || st.Retry != 5*time.Millisecond || !st.Begun {
+	if !slices.Equal(came, []string{"", "control:0", "control:1", "control:9"}) || !slices.Equal(told, []string{"a"}) || gaps != 2 || st.Retry != 5*time.Millisecond || !st.Begun {
 		t.Errorf("came with %q, told %q, %d gaps, %+v", came, told, gaps, st)
 	}
 }

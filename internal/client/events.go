@@ -57,7 +57,7 @@ func (c *Client) Events(ctx context.Context, s *Stream, tell func(e Event, data 
 }
 
 // readEvents reads server-sent events (HTML Living Standard §9.2.6): lines "field: value", an empty one after each event. An event
-// is told before its ID is taken over: one that was cut off is told again.
+// is told before its ID is taken over: one that was cut off is told again. What is no event may bear one too: where the stream begins.
 func readEvents(r io.Reader, s *Stream, tell func(e Event, data []byte, gap error) error) error {
 	in := bufio.NewScanner(r)
 	in.Buffer(make([]byte, 4096), maxEventLine)

@@ -29,6 +29,7 @@ type (
 	OrderRequest       = httpapi.OrderRequest
 	OrderView          = httpapi.OrderView
 	Outcome            = httpapi.Outcome
+	CartonView         = httpapi.CartonView
 	ReleaseView        = httpapi.ReleaseView
 	DeltaView          = httpapi.DeltaView
 	StoredArtifact     = httpapi.StoredArtifact

@@ -450,7 +450,7 @@ func (s *stream) sees(m message) bool {
 
 // begin sends what the client missed.
 func (s *stream) begin(ctx context.Context, send func([]byte) error) error {
-	hello := fmt.Appendf(nil, "retry: 2000\n: stream at %s\n\n", s.to)
+	hello := fmt.Appendf(nil, "retry: 2000\nid: %s\n: stream at %s\n\n", s.from, s.to) // the ID is for a stream that breaks before its first event
 	if s.reset {
 		hello = fmt.Appendf(nil, "retry: 2000\nid: %s\nevent: reset\ndata: {}\n\n", s.to)
 		return send(hello)

@@ -336,6 +336,13 @@ func TestAStreamGoesOnWhereItEnded(t *testing.T) {
 			t.Errorf("from an address, and %q in the header: %v", last, got)
 		}
 	}
+	// A stream that breaks before anything happened is known by where it began.
+	if c := hear("ann", "", "stream at"); !strings.Contains(c.got.String(), "id: control:5,events:5\n: stream at") {
+		t.Errorf("from now on: %s", c.got.String())
+	}
+	if got := c.got.String(); !strings.HasPrefix(got, "retry: 2000\nid: control:3,events:1\n") {
+		t.Errorf("from a place: %s", got)
+	}
 	// Of one log only, as a client may keep it; the other is at its end.
 	if c := hear("ann", "events:4", "events:5\n"); len(c.indices(t, ledger.Control)) != 0 || len(c.indices(t, ledger.Events)) != 1 {
 		t.Errorf("one log: %s", c.got.String())
