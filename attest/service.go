@@ -112,7 +112,7 @@ func NewService(cfg Config) (*Service, error) {
 	return &Service{cfg: cfg, nonces: map[string]challenge{}}, nil
 }
 
-// askAgain is how soon a device is asked again whose protected programs got no keys.
+// askAgain is how soon a device is asked again whose protected programs got no keys, or whose release on trial was not found good.
 const askAgain = 15 * time.Second
 
 // Due implements device.Challenger: a device attests when it never has, when its time is up, when its boot count or release is not
@@ -139,6 +139,8 @@ func (s *Service) spared(d device.Device, v Verdict, in wire.Checkin) (until tim
 	switch {
 	case v.BootCount != in.BootCount:
 		return time.Time{}
+	case !good && in.Trial:
+		until = v.At.Add(askAgain) // the evidence may have been of the start before, and a release on trial is given up without a better one
 	case !good:
 		until = v.At.Add(time.Minute) // it was asked just now: no storm of bad evidence
 	case len(in.Release) == 0 || string(v.Release) == string(in.Release):
