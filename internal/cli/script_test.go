@@ -6,7 +6,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -14,7 +16,7 @@ import (
 // commands are what scripts can do besides running programs.
 func commands() map[string]func(ts *testscript.TestScript, neg bool, args []string) {
 	return map[string]func(ts *testscript.TestScript, neg bool, args []string){
-		"serve": serve, "served": served, "witness": runWitness, "exits": exits, "station-begin": stationBegin, "station-make": stationMake, "field": field, "fleet": madeFleet, "outsider": outsider, "hsm": hsm, "apart": apart, "printed": printedBeside,
+		"serve": serve, "served": served, "witness": runWitness, "exits": exits, "told": told, "station-begin": stationBegin, "station-make": stationMake, "field": field, "fleet": madeFleet, "outsider": outsider, "hsm": hsm, "apart": apart, "printed": printedBeside,
 	}
 }
 
@@ -70,6 +72,25 @@ func printedBeside(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Fatalf("nothing is printed beside %q", label)
+}
+
+// told waits until the ledger's list of facts of a kind has a line like a pattern: told LOG KIND PATTERN. A fact has its place in a moment; the list
+// is left in stdout.
+func told(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: told LOG KIND PATTERN")
+	}
+	pattern, err := regexp.Compile("(?m)" + args[2])
+	ts.Check(err)
+	for end := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
+		ts.Check(ts.Exec("hallmark", "fact", "list", "--log", args[0], "--kind", args[1]))
+		if pattern.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("no %s in the %s log is like %s", args[1], args[0], args[2])
+		}
+	}
 }
 
 // exits runs a program and checks its exit code: exits CODE PROGRAM ARG…; stdout and stderr are left in files of these names.

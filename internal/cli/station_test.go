@@ -119,4 +119,5 @@ func madeFleet(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Getenv("STATION") + " --server https://localhost:8443 --slot-size 2097152 --erase-size 4096 --id order-7 --out order.hmo")
 	stationMake(ts, false, []string{"st", "order-7", "order.hmo", "2", "records.hmr"})
 	hallmark("order import order-7 records.hmr --token-file frank")
+	hallmark("event watch --after events:0 --kind device.provisioned --count 2")
 }
