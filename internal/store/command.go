@@ -311,6 +311,7 @@ func (s *Devices) DevicesBehind(ctx context.Context, product string, version uin
 	}
 	return collect(ctx, s.db, scanID, `SELECT id FROM device d WHERE product = $1 AND bundle < $2
 		AND state IN `+inField+`
+		AND (key_origin <> 'imported' OR bundle > 0) -- one without our agent has none, and takes none
 		AND NOT EXISTS (SELECT 1 FROM command_device x JOIN command c ON c.id = x.command_id WHERE x.device_id = d.id AND c.act = 'bundle'
 			AND (c.issued > $3 OR x.state IN ('pending', 'delivered') AND c.ended = 0 AND c.expires > $4))
 		ORDER BY id LIMIT $5`, product, int64(version), max(published, Millis(now.Add(-time.Hour))), Millis(now), device.MaxBehind)

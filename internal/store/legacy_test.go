@@ -308,6 +308,17 @@ func TestAClientIsLetInAgain(t *testing.T) {
 	}
 }
 
+// A client has no trust bundle and takes none: it is not told, again and again, of one that it never answers for.
+func TestAClientIsToldOfNoTrustBundle(t *testing.T) {
+	c := newClients(t)
+	if err := c.devices.DistributeBundle(t.Context(), access.Internal("test"), "pump"); err != nil {
+		t.Fatal(err)
+	}
+	if cs, err := c.devices.DeviceCommands(t.Context(), person("olga"), c.id); err != nil || len(cs) != 0 {
+		t.Errorf("%+v, %v", cs, err)
+	}
+}
+
 // What artifacts are called is read once, and by it a client says what it runs; what it wrote of an action is kept for a while.
 func TestHeadsAndLogs(t *testing.T) {
 	c := newClients(t)
