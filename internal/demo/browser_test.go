@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -113,6 +114,17 @@ func (p *person) note(m chromedp.ConsoleMessage) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.noise = append(p.noise, fmt.Sprintf("%s %s, at %s:%d", m.Source, m, m.URL, m.Line+1))
+}
+
+// heard takes from what the browser complained about what it was to complain about.
+func (p *person) heard(words string) {
+	p.t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := len(p.noise)
+	if p.noise = slices.DeleteFunc(p.noise, func(s string) bool { return strings.Contains(s, words) }); len(p.noise) == n {
+		p.t.Errorf("the browser did not complain of %q: %q", words, p.noise)
+	}
 }
 
 // do does what a person would.

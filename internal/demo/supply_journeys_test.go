@@ -8,7 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/fetch"
+	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 
 	"github.com/hallmark-iot/hallmark/internal/client"
@@ -72,7 +74,8 @@ func badLot(t *testing.T, w *world) {
 	p.sees("A lot of parts was recalled")
 }
 
-// liveFromTheStart has something happen after a page was read and before its stream of events is open: the page shows it all the same.
+// liveFromTheStart has something happen after a page was read and before its stream of events is open: the page shows it all the same, though the
+// server is away when it first looks.
 func liveFromTheStart(t *testing.T, w *world) {
 	p := w.signedIn(t, "frank")
 	ctx, cancel := context.WithTimeout(p.ctx, patience)
@@ -93,11 +96,25 @@ func liveFromTheStart(t *testing.T, w *world) {
 	}
 	w.told(t, "control", "supplier.changed", "zeta-screens", "person:frank")
 	p.notOffered("zeta-screens")
-	p.do("let the stream begin", chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
-		_, err := chromedp.Call(ctx, fetch.ContinueRequest, fetch.ContinueRequestParams{RequestID: held.RequestID})
+	looks, err := chromedp.Run(ctx, chromedp.WaitEvent(fetch.RequestPaused, nil, chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
+		if _, err := chromedp.Call(ctx, fetch.ContinueRequest, fetch.ContinueRequestParams{RequestID: held.RequestID}); err != nil {
+			return err
+		}
+		_, err := chromedp.Call(ctx, fetch.Enable, fetch.EnableParams{Patterns: []*fetch.RequestPattern{{URLPattern: "*/suppliers"}}})
+		return err
+	})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.do("be away for a moment", chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
+		if _, err := chromedp.Call(ctx, fetch.FailRequest, fetch.FailRequestParams{RequestID: looks.RequestID, ErrorReason: network.ErrorReasonConnectionRefused}); err != nil {
+			return err
+		}
+		_, err := chromedp.Call(ctx, fetch.Disable, cdp.Empty{})
 		return err
 	}))
 	p.sees("zeta-screens", "Live")
+	p.heard("net::ERR_CONNECTION_REFUSED")
 }
 
 // gateRefuses has a gate put before a product's releases; what it refuses is on a page, with what to do; and to ask for less takes two.

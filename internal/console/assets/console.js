@@ -261,7 +261,7 @@ async function refresh() {
   try {
     const answer = await fetch(location.href, { credentials: "same-origin", headers: { Accept: "text/html" } });
     if (answer.redirected && new URL(answer.url).pathname === "/login") { location.href = "/login"; return; }
-    if (!answer.ok) return;
+    if (!answer.ok) { if (answer.status >= 500 || answer.status === 429) again(); return; }
     const text = await answer.text();
     if (busy()) { later(); return; }
     const next = new DOMParser().parseFromString(policy ? policy.createHTML(text) : text, "text/html").getElementById("main");
@@ -274,7 +274,7 @@ async function refresh() {
     main.replaceChildren(...next.childNodes);
     main.querySelectorAll(".scroll").forEach((s, i) => { s.scrollLeft = scrolls[i] || 0; });
     back()?.focus({ preventScroll: true });
-  } catch { /* the next change, or the next look, tries again */ } finally { loading = false; }
+  } catch { again(); } finally { loading = false; }
 }
 
 // place remembers where the focus is in the main part; what it gives finds the same again when the part is another. Whoever goes by
@@ -286,6 +286,9 @@ function place(main, at = document.activeElement) {
   const wanted = name(at), nth = like().filter((e) => name(e) === wanted).indexOf(at);
   return () => { const same = like().filter((e) => name(e) === wanted); return same[nth] || same[0]; };
 }
+
+// again looks once more after it could not: what changed was told, and is not told a second time.
+function again() { if (!stale) stale = setTimeout(refresh, 5000); }
 
 function later() { if (!stale) stale = setTimeout(refresh, 1200); }
 
