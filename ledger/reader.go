@@ -133,14 +133,20 @@ func (r *Reader) Prove(ctx context.Context, ref Ref) (wire.Logged, error) {
 }
 
 // SignedBy gives a proof under the newest checkpoint as one of the log's keys signed it: while a key is being replaced, the log signs with
-// several. It is false when key has not signed.
+// several. It is false when key has not signed. Of a proof that was made before that checkpoint the path is made anew.
 func (r *Reader) SignedBy(ctx context.Context, log Log, p wire.Proof, key ed25519.PublicKey) (wire.Proof, bool, error) {
 	cp, err := r.store.Published(ctx, log)
 	if err != nil {
 		return p, false, err
 	}
-	if cp.Size != p.Size {
+	if cp.Size < p.Size {
 		return p, false, fmt.Errorf("%s at size %d: %w", log, p.Size, ErrNotYetWitnessed)
+	}
+	if cp.Size > p.Size {
+		if _, p.Path, err = r.Path(ctx, Ref{Log: log, Index: p.Index}, cp); err != nil {
+			return p, false, err
+		}
+		p.Size = cp.Size
 	}
 	n, err := ParseNote(cp.Note)
 	if err != nil {

@@ -132,6 +132,33 @@ func (r *rig) grow(t testing.TB, n int) (uids [][16]byte) {
 	return uids
 }
 
+// A proof that was made before the newest checkpoint is one under that: what is asked for while the log grows is not refused.
+func TestAProofGrowsWithItsLog(t *testing.T) {
+	r := newRig(t)
+	uid := r.grow(t, 3)[1]
+	l, err := r.reader.Logged(t.Context(), uid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // as it was made, and after the log has grown
+		var ok bool
+		if l.Proof, ok, err = r.reader.SignedBy(t.Context(), ledger.Events, l.Proof, r.key.Public()); err != nil || !ok {
+			t.Fatalf("at size %d: %v, %v", l.Proof.Size, ok, err)
+		}
+		if _, err := l.Proof.Verify(r.devicePolicy(), l.Entry); err != nil {
+			t.Errorf("at size %d: %v", l.Proof.Size, err)
+		}
+		if now, err := r.reader.Latest(t.Context(), ledger.Events); err != nil || now.Size != l.Proof.Size {
+			t.Errorf("it is of size %d, the log of %d, %v", l.Proof.Size, now.Size, err)
+		}
+		r.grow(t, 5)
+	}
+	l.Proof.Size += 100
+	if _, _, err := r.reader.SignedBy(t.Context(), ledger.Events, l.Proof, r.key.Public()); !errors.Is(err, ledger.ErrNotYetWitnessed) {
+		t.Errorf("of a size that is not witnessed: %v", err)
+	}
+}
+
 func (r *rig) policy() audit.Policy {
 	return audit.Policy{Origin: origin, Key: r.key.Public(), Witnesses: believed(r.w...), Quorum: 2}
 }
